@@ -1,0 +1,1 @@
+"""Pure ML steps: spec in, report out. Nothing in this package imports Airflow."""

@@ -1,0 +1,56 @@
+"""``python -m airflow_mlops.core --spec SPEC.json --report REPORT.json``: run one step without Airflow.
+
+Exit code 0: the step ended and REPORT holds its result (a gate's verdict may still be "not passed"). 1: it failed
+for a known reason, and REPORT holds ``{"error": {"type", "message", "retryable", "fields"}}``. Anything else: it
+crashed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.steps import run_step
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the step of a spec file and write its report file."""
+    parser = argparse.ArgumentParser(prog="python -m airflow_mlops.core", description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", required=True, help="JSON file: step, args, store, tracking_uri, key")
+    parser.add_argument("--report", required=True, help="where the result goes, as JSON")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    report = Path(options.report)
+    try:
+        _write(report, run_step(_read(options.spec)))
+    except MlopsError as error:
+        _write(report, {"error": error.to_dict()})
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        spec = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"the spec {path} cannot be read as JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise SpecError(f"the spec {path} must hold a JSON object")
+    return spec
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

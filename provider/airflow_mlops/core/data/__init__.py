@@ -1,0 +1,1 @@
+"""Datasets: reading, digests of content, snapshots."""

@@ -1,0 +1,51 @@
+"""Crash points: named places where a test may kill the process.
+
+A step calls :func:`crash_point` between any two effects that the outside can see. In production the call is one
+dictionary look-up. The tests set ``AIRFLOW_MLOPS_CRASH_AT`` to a name and the process dies there by SIGKILL, as a
+worker out of memory would; then they run the step again and compare with one clean run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+VARIABLE = "AIRFLOW_MLOPS_CRASH_AT"
+PAUSE_VARIABLE = "AIRFLOW_MLOPS_PAUSE_AT"
+
+#: Every crash point there is, in the order of a clean run; the tests walk this list.
+CRASH_POINTS: dict[str, tuple[str, ...]] = {
+    "snapshot_data": (
+        "snapshot.staged",
+        "snapshot.published",
+        "snapshot.referenced",
+    ),
+    "validate_data": ("validate.measured", "report.details_written", "report.page_written"),
+    "train_model": (
+        "train.run_created",
+        "train.fitted",
+        "train.metrics_logged",
+        "train.model_uploaded",
+        "train.model_finalised",
+        "train.recorded",
+        "train.run_ended",
+    ),
+    "evaluate_model": ("evaluate.predicted", "report.details_written", "report.page_written"),
+    "register_model": ("register.model_created", "register.version_created", "register.recorded"),
+    "promote_model": ("promote.intent_written", "promote.alias_moved", "promote.outcome_written"),
+}
+
+
+def crash_point(name: str) -> None:
+    """Die here by SIGKILL if the environment says so; sleep here if it says that.
+
+    ``AIRFLOW_MLOPS_PAUSE_AT=name:seconds`` stands for a process that is stopped and wakes up late.
+    """
+    if os.environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    pause = os.environ.get(PAUSE_VARIABLE)
+    if pause:
+        where, _, seconds = pause.rpartition(":")
+        if where == name:
+            time.sleep(float(seconds))

@@ -1,0 +1,1 @@
+"""Registered models, the alias, and the ledger that decides about it."""

@@ -1,0 +1,92 @@
+"""Writing of a gate's report: details as JSON, a page as HTML, and the small dict that goes on.
+
+The page is one HTML file without scripts or outside resources, so that it can be served under a content security
+policy that allows neither, mailed, or opened from disk. Its text goes through Jinja's autoescape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core import digests
+from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.vocabulary import MAX_FAILURES, Report, clean
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from airflow_mlops.core.steps import StepContext
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Return the Jinja environment of the report pages: autoescape on, undefined names an error."""
+    import jinja2
+
+    env = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["figure"] = figure
+    return env
+
+
+def _template_source(name: str) -> str:
+    # Read through the module's loader, so that it also works from a zip on PYTHONPATH.
+    from importlib.resources import files
+
+    return (files("airflow_mlops.core") / "templates" / name).read_text(encoding="utf-8")
+
+
+def figure(value: Any) -> str:
+    """Return a number as a person reads it: four significant digits, thousands apart, a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def publish(
+    context: StepContext, report: Report, *, details: dict[str, Any], template: str, identity: Any, title: str
+) -> dict[str, Any]:
+    """Write a report's details and page to the store and return the report's dict.
+
+    Both objects stand under one folder of the task instance and are replaced whole, so a retry ends with one report.
+
+    :param report: the verdict; its URIs and digest are filled in here.
+    :param details: what stands behind it; written as JSON.
+    :param template: name of the page's template, given ``report``, ``details``, ``run`` and ``title``.
+    :param identity: what was judged with which arguments; with the key it names the report's folder.
+    """
+    folder = context.report_folder(identity)
+    details = clean(details)
+    digest = digests.of_json(details)
+    report = dataclasses.replace(
+        report,
+        failures=report.failures[:MAX_FAILURES],
+        details_uri=context.store.uri_of(f"{folder}/details.json"),
+        report_uri=context.store.uri_of(f"{folder}/report.html"),
+        digest=digest,
+    )
+    context.store.put_bytes(
+        f"{folder}/details.json", json.dumps(details, ensure_ascii=False, indent=1, sort_keys=True).encode()
+    )
+    crash_point("report.details_written")
+    page = environment().get_template(template).render(
+        report=report.to_dict(), details=details, run=context.run, title=title
+    )
+    context.store.put_bytes(f"{folder}/report.html", page.encode())
+    crash_point("report.page_written")
+    return report.to_dict()

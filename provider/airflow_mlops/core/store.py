@@ -1,0 +1,270 @@
+"""The store: snapshots, reports, the ledger and every record, as named objects.
+
+An object has a key (``reports/etl/3f2a/page.html``) and bytes. Readers see all of an object or none of it, a
+conditional create lets exactly one of several writers win, and nothing is ever changed in place where two writers
+could meet. :class:`LocalStore` keeps objects as files; another back end is one more subclass of :class:`Store`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from airflow_mlops.core import digests
+from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError, UnsupportedError
+from airflow_mlops.core.vocabulary import clean
+
+__all__ = ["LocalStore", "Store", "open_store", "safe_name"]
+
+#: Left-over temporary files older than this many seconds belong to no living writer.
+STALE_SECONDS = 24 * 3600
+
+
+def safe_name(text: str) -> str:
+    """Return a name that is safe as one part of a key: readable, and unequal for unequal texts.
+
+    Letters, digits, ``.``, ``_``, ``-`` stay; if anything was replaced, eight digits of the text's digest follow.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".") or "_"
+    if plain == text and len(text) <= 100:
+        return plain
+    return f"{plain[:80]}-{digests.hex_of(digests.of_bytes(text.encode()))[:8]}"
+
+
+class Store(ABC):
+    """Named objects with atomic publish and conditional create.
+
+    Keys are relative POSIX paths without ``.`` and ``..`` parts. An object's URI is ``<store URI>/<key>``.
+
+    :param uri: where the store is, without credentials.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    @abstractmethod
+    def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Publish an object whole.
+
+        :param if_absent: create only: if the object exists, leave it and return False.
+        :return: whether the object was written.
+        """
+
+    @abstractmethod
+    def put_file(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> bool:
+        """Publish a local file as an object, in bounded memory; the file may be moved away or stay.
+
+        :return: whether the object was written.
+        """
+
+    @abstractmethod
+    def get_bytes(self, key: str) -> bytes:
+        """Return an object's bytes.
+
+        :raises NotFoundError: if there is none.
+        """
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Return whether the object exists."""
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that begin with ``prefix`` (whole parts, so ``"a/b"`` has no ``"a/bc"``), sorted."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; it is no error if there is none."""
+
+    @abstractmethod
+    def open_input(self, key: str) -> IO[bytes]:
+        """Open an object for reading, seekable.
+
+        :raises NotFoundError: if there is none.
+        """
+
+    @abstractmethod
+    def staging_folder(self) -> str:
+        """Return a new local folder for a writer's temporary files; see :meth:`staging`."""
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give a temporary local folder, removed at the end; on a local store a publish from it is a link."""
+        folder = Path(self.staging_folder())
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def put_json(self, key: str, value: Any, *, if_absent: bool = False) -> bool:
+        """Publish a JSON value, cleaned as :func:`airflow_mlops.core.vocabulary.clean` does."""
+        data = json.dumps(clean(value), ensure_ascii=False, sort_keys=True, indent=1).encode()
+        return self.put_bytes(key, data, if_absent=if_absent)
+
+    def get_json(self, key: str) -> Any:
+        """Return a JSON object's value.
+
+        :raises NotFoundError: if there is none.
+        :raises IntegrityError: if it is not JSON.
+        """
+        data = self.get_bytes(key)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise IntegrityError(f"{self.uri_of(key)} is not JSON; it was altered outside the provider") from error
+
+    def uri_of(self, key: str) -> str:
+        """Return the URI of an object."""
+        return f"{self.uri}/{check_key(key)}"
+
+    def key_of(self, uri: str) -> str | None:
+        """Return the key of an object of this store, or None for a URI that is elsewhere."""
+        prefix = self.uri + "/"
+        return check_key(uri[len(prefix) :]) if uri.startswith(prefix) else None
+
+
+def check_key(key: str) -> str:
+    """Return the key if it is a plain relative path.
+
+    :raises SpecError: for an absolute path, a backslash, a NUL, or an empty, ``.`` or ``..`` part.
+    """
+    parts = key.split("/")
+    if not key or "\\" in key or "\0" in key or any(part in ("", ".", "..") for part in parts):
+        raise SpecError(f"{key!r} is not a store key: it must be a relative path without '.' and '..'")
+    return key
+
+
+class LocalStore(Store):
+    """A store in a local folder.
+
+    A publish writes a temporary file on the same file system, flushes it to disk, and links (create) or renames
+    (replace) it into place; then the folder is flushed. Temporary files live in ``.staging``, which no listing shows.
+
+    :param root: the folder; made on first write.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(os.path.abspath(root))
+        super().__init__(self.root.as_uri())
+
+    def key_of(self, uri: str) -> str | None:
+        """Return the key of a ``file://`` URI below the root, whatever its escapes, or None."""
+        path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
+        try:
+            return check_key(path.relative_to(self.root).as_posix())
+        except ValueError:
+            return None
+
+    def uri_of(self, key: str) -> str:
+        """Return the ``file://`` URI of an object."""
+        return self.path_of(key).as_uri()
+
+    def path_of(self, key: str) -> Path:
+        """Return the file of an object."""
+        return self.root / check_key(key)
+
+    def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:  # noqa: D102
+        with self.staging() as folder:
+            path = folder / "object"
+            path.write_bytes(data)
+            return self.put_file(key, path, if_absent=if_absent)
+
+    def put_file(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> bool:  # noqa: D102
+        target = self.path_of(key)
+        if if_absent and target.exists():
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = Path(path)
+        if self._staging_root not in source.parents:
+            with self.staging() as folder:
+                copy = folder / "object"
+                shutil.copyfile(source, copy)
+                return self.put_file(key, copy, if_absent=if_absent)
+        _flush(source)
+        if if_absent:
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                return False
+        else:
+            # A second name keeps the caller's file where it is.
+            second = source.with_name(f"{source.name}.{uuid.uuid4().hex}")
+            os.link(source, second)
+            os.replace(second, target)
+        _flush(target.parent)
+        return True
+
+    def get_bytes(self, key: str) -> bytes:  # noqa: D102
+        with self.open_input(key) as file:
+            return file.read()
+
+    def exists(self, key: str) -> bool:  # noqa: D102
+        return self.path_of(key).is_file()
+
+    def keys(self, prefix: str = "") -> Iterator[str]:  # noqa: D102
+        start = self.root / check_key(prefix) if prefix else self.root
+        if start.is_file():
+            yield prefix
+            return
+        found = []
+        for folder, folders, files in os.walk(start):
+            folders[:] = [name for name in folders if name != ".staging"]
+            found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in files]
+        yield from sorted(found)
+
+    def delete(self, key: str) -> None:  # noqa: D102
+        self.path_of(key).unlink(missing_ok=True)
+
+    def open_input(self, key: str) -> IO[bytes]:  # noqa: D102
+        try:
+            return open(self.path_of(key), "rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise NotFoundError(f"there is no object {key!r} in the store at {self.uri}", key=key) from error
+
+    @property
+    def _staging_root(self) -> Path:
+        return self.root / ".staging"
+
+    def staging_folder(self) -> str:  # noqa: D102
+        self._staging_root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        return tempfile.mkdtemp(dir=self._staging_root, prefix="w-")
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed left behind."""
+        newest = max((self._staging_root.stat().st_mtime, 0.0))
+        for folder in self._staging_root.iterdir():
+            try:
+                if newest - folder.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:
+                continue
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_store(uri: str) -> Store:
+    """Return the store at a URI: a path or ``file://`` for a local folder.
+
+    :raises UnsupportedError: for a scheme without a back end.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("", "file"):
+        return LocalStore(unquote(parts.path))
+    raise UnsupportedError(f"there is no store back end for {parts.scheme}:// yet; use a local folder", uri=uri)

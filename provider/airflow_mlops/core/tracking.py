@@ -1,0 +1,167 @@
+"""MLflow: the client, experiments, and its errors in our words.
+
+Credentials are never in a URI here; MLflow reads them from ``MLFLOW_TRACKING_USERNAME``, ``..._PASSWORD`` and
+``..._TOKEN``, which the runtime sets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow_mlops.core.errors import (
+    CannotReachError,
+    ConflictError,
+    CredentialsError,
+    MlopsError,
+    NotFoundError,
+    SpecError,
+)
+from airflow_mlops.core.extras import require
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from airflow_mlops.core.steps import StepContext
+
+SQLITE = "sqlite:///"
+
+
+def strip_credentials(text: str) -> str:
+    """Return text with the user part of every URL removed."""
+    return re.sub(r"(?<=://)[^/\s'\"@]*(?:@(?=[^/\s'\"]))", "", text)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a ``sqlite:///`` URI, or None for another back end."""
+    return Path(unquote(uri[len(SQLITE) :].partition("?")[0])) if uri.startswith(SQLITE) else None
+
+
+def sqlite_uri(path: str | os.PathLike[str]) -> str:
+    """Return the tracking URI of an SQLite file."""
+    return SQLITE + quote(os.path.abspath(path))
+
+
+@contextlib.contextmanager
+def mlflow_errors(uri: str | None) -> Iterator[None]:
+    """Turn MLflow's exceptions into ours: what cannot be reached is retryable, what is wrong is not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlopsError:
+        raise
+    except MlflowException as error:
+        raise translated(error, uri) from None
+    except OSError as error:
+        if type(error).__module__.startswith(("requests", "urllib3")) or isinstance(error, ConnectionError):
+            raise _unreachable(uri, type(error).__name__) from None
+        raise
+
+
+def _unreachable(uri: str | None, why: str) -> MlopsError:
+    server = strip_credentials(uri or "MLflow")
+    return CannotReachError(
+        f"the MLflow server at {server} cannot be reached or cannot answer now ({why}); "
+        "check that it runs and that the connection's host and port are right",
+        uri=server,
+    )
+
+
+def translated(error: Any, uri: str | None) -> MlopsError:
+    """Return our error for an ``MlflowException``, without credentials and at most 500 characters of its text."""
+    server = strip_credentials(uri or "MLflow")
+    text = strip_credentials(str(getattr(error, "message", error)))
+    code = str(getattr(error, "error_code", ""))
+    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"error code 40[13]", text):
+        return CredentialsError(
+            f"the MLflow server at {server} refuses the credentials; check login, password or token of the connection",
+            uri=server,
+        )
+    if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
+        return NotFoundError(f"MLflow at {server}: {text[:500]}", uri=server)
+    if code in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"):
+        return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)
+    if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "FEATURE_DISABLED"):
+        return SpecError(f"MLflow at {server}: {text[:500]}", uri=server)
+    for pattern, why in (
+        (r"[Tt]imed? ?out|timeout", "no answer in time"),
+        (r"refused", "connection refused"),
+        (r"resolve|Name or service", "the host name is unknown"),
+        (r"SSL|certificate", "TLS certificate not accepted"),
+        (r"too many 5\d\d|error code 5\d\d|50\d", "it answers with a server error"),
+        (r"database is locked", "its database is locked"),
+    ):
+        if re.search(pattern, text):
+            return _unreachable(uri, why)
+    return _unreachable(uri, text[:300])
+
+
+def client(context: StepContext, purpose: str) -> MlflowClient:
+    """Return an MLflow client for the context's servers, with the fluent API pointed at the same ones.
+
+    An SQLite back end is set up on first use under a file lock, so that any number of first uses at once agree.
+
+    :raises MissingExtraError: if MLflow is not installed.
+    :raises SpecError: if the spec has no tracking URI.
+    """
+    if not context.tracking_uri:
+        raise SpecError(f"{purpose} needs MLflow: the spec has no 'tracking_uri'")
+    # MLflow would try for minutes; Airflow's own retries are the better place for that.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    mlflow = require("mlflow", purpose)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with mlflow_errors(context.tracking_uri):
+        mlflow.set_tracking_uri(context.tracking_uri)
+        mlflow.set_registry_uri(context.registry_uri or context.tracking_uri)
+        with _first_use(context.tracking_uri):
+            made = mlflow.MlflowClient(context.tracking_uri, context.registry_uri or context.tracking_uri)
+            if sqlite_file(context.tracking_uri):
+                made.get_experiment("0")  # builds the engine and runs the migrations while the lock is held
+        return made  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _first_use(uri: str) -> Iterator[None]:
+    file = sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file.with_name(file.name + ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def experiment_id(mlflow_client: MlflowClient, context: StepContext, name: str) -> str:
+    """Return the id of an experiment, made if it is missing.
+
+    On SQLite its artifacts go to ``artifacts/`` beside the database file, never under the working directory.
+
+    :raises SpecError: if the experiment was deleted in MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_errors(context.tracking_uri):
+        found = mlflow_client.get_experiment_by_name(name)
+        if found is None:
+            file = sqlite_file(context.tracking_uri or "")
+            location = (file.parent / "artifacts" / quote(name, safe="")).absolute().as_uri() if file else None
+            try:
+                return str(mlflow_client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = mlflow_client.get_experiment_by_name(name)
+        if found is None or found.lifecycle_stage != "active":
+            raise SpecError(f"the experiment {name!r} was deleted in MLflow; restore it or name another one")
+        return str(found.experiment_id)

@@ -1,0 +1,1 @@
+"""Training: splits, fitting, logging."""

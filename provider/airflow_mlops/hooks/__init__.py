@@ -1,0 +1,1 @@
+"""Hooks: one for each outside system, from a connection to a client."""

@@ -1,0 +1,1 @@
+"""Operators, one module for each stage of the life of a model."""

@@ -1,0 +1,1 @@
+"""Pages and report files inside Airflow's UI."""
