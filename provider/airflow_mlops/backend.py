@@ -36,7 +36,7 @@ def name() -> str:
 
     :raises SpecError: for another value.
     """
-    value = conf.get(SECTION, "backend", fallback="embedded").strip().lower()
+    value = str(conf.get(SECTION, "backend", fallback="embedded")).strip().lower()
     if value not in BACKENDS:
         raise SpecError(f"[{SECTION}] backend is {value!r}; it must be one of {', '.join(BACKENDS)}")
     return value

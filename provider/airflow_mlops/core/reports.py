@@ -84,8 +84,10 @@ def publish(
         f"{folder}/details.json", json.dumps(details, ensure_ascii=False, indent=1, sort_keys=True).encode()
     )
     crash_point("report.details_written")
-    page = environment().get_template(template).render(
-        report=report.to_dict(), details=details, run=context.run, title=title
+    page = (
+        environment()
+        .get_template(template)
+        .render(report=report.to_dict(), details=details, run=context.run, title=title)
     )
     context.store.put_bytes(f"{folder}/report.html", page.encode())
     crash_point("report.page_written")

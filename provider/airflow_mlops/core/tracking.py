@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from airflow_mlops.core.errors import (
     CannotReachError,
@@ -80,7 +80,9 @@ def translated(error: Any, uri: str | None) -> MlopsError:
     server = strip_credentials(uri or "MLflow")
     text = strip_credentials(str(getattr(error, "message", error)))
     code = str(getattr(error, "error_code", ""))
-    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"error code 40[13]", text):
+    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(
+        r"error code 40[13]", text
+    ):
         return CredentialsError(
             f"the MLflow server at {server} refuses the credentials; check login, password or token of the connection",
             uri=server,
@@ -127,7 +129,7 @@ def client(context: StepContext, purpose: str) -> MlflowClient:
             made = mlflow.MlflowClient(context.tracking_uri, context.registry_uri or context.tracking_uri)
             if sqlite_file(context.tracking_uri):
                 made.get_experiment("0")  # builds the engine and runs the migrations while the lock is held
-        return made  # type: ignore[no-any-return]
+        return made
 
 
 @contextlib.contextmanager

@@ -314,7 +314,7 @@ def fit_xcom(value: dict[str, Any], limit: int = XCOM_LIMIT) -> dict[str, Any]:
 
     value = clean(value)
     if size(value) <= limit:
-        return value  # type: ignore[no-any-return]
+        return value
     trimmed: list[str] = []
     value = {**value, "trimmed": trimmed}
     if isinstance(value.get("failures"), list):

@@ -95,7 +95,7 @@ class MLflowHook(BaseHook):
         from airflow_mlops.core.extras import require
 
         mlflow = require("mlflow", "MLflowHook")
-        return mlflow.MlflowClient(  # type: ignore[no-any-return]
+        return mlflow.MlflowClient(
             self.tracking.tracking_uri, self.tracking.registry_uri or self.tracking.tracking_uri
         )
 

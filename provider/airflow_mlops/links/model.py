@@ -25,7 +25,7 @@ class MlopsLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the address, or an empty string if the task has made nothing to link to."""
-        return getattr(operator, "link_urls", {}).get(self.key, "")
+        return str(getattr(operator, "link_urls", {}).get(self.key, ""))
 
 
 class ReportLink(MlopsLink):

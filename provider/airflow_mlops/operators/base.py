@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.vocabulary import fit_xcom
 from airflow_mlops.exceptions import MlopsGateFailed, translate
-from airflow_mlops.links.model import urls_of
+from airflow_mlops.links.model import ReportLink, urls_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -68,7 +68,7 @@ class MlopsOperator(BaseOperator):
         store_uri = StoreHook(self.store_conn_id).uri
         tracking: Tracking | None = MLflowHook(self.mlflow_conn_id).tracking if self.needs_mlflow else None
         log.info("%s: store %s%s", self.step, store_uri, f", MLflow {tracking.source}" if tracking else "")
-        spec = {
+        spec: dict[str, Any] = {
             "step": self.step,
             "args": self.arguments(context),
             "store": store_uri,
@@ -78,9 +78,7 @@ class MlopsOperator(BaseOperator):
             "run": run_of(context),
         }
         result = in_process.run(spec, tracking.environment if tracking else {}, log)
-        self.link_urls = urls_of(
-            result, store_uri=store_uri, tracking=tracking, dag_id=str(spec["run"]["dag_id"])
-        )
+        self.link_urls = urls_of(result, store_uri=store_uri, tracking=tracking, dag_id=str(spec["run"]["dag_id"]))
         return fit_xcom(result)
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
@@ -94,7 +92,7 @@ class GateOperator(MlopsOperator):
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``.
     """
 
-    operator_extra_links: ClassVar[tuple[Any, ...]] = ()
+    operator_extra_links = (ReportLink(),)
 
     def __init__(self, *, fail_on: str = "error", **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -6,10 +6,8 @@ content in :mod:`.content`.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core import digests
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import DatasetRef, check_roles
@@ -71,7 +69,7 @@ def read_table(store: Store, ref: DatasetRef, columns: list[str] | None = None) 
 def read_frame(store: Store, ref: DatasetRef, columns: list[str] | None = None) -> pandas.DataFrame:
     """Return a dataset's rows as a pandas frame with a fresh index; see :func:`read_table`."""
     require("pandas", "reading a dataset as a frame")
-    return read_table(store, ref, columns).to_pandas()
+    return read_table(store, ref, columns).to_pandas()  # type: ignore[no-any-return]
 
 
 def write_table(
