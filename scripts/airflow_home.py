@@ -1,0 +1,198 @@
+"""A throw-away Airflow for the demo: its own home, free ports on loopback, nothing left running."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PORTS = ("api", "worker_logs", "trigger_logs", "mlflow")
+
+
+class Airflow:
+    """``airflow standalone`` in a home of its own, and its REST API.
+
+    :param home: the folder for its database, logs and the embedded back end.
+    :param dags: the dags folder.
+    """
+
+    def __init__(self, home: Path, dags: Path) -> None:
+        self.home = home
+        self.ports = self._ports()
+        self.url = f"http://127.0.0.1:{self.ports['api']}"
+        self.mlflow_url = f"http://127.0.0.1:{self.ports['mlflow']}"
+        self.token = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW", "PYTHONPATH"))}
+        self.environment = {
+            **inherited,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", "")]),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.ports["api"]),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.ports["worker_logs"]),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self.ports["trigger_logs"]),
+            "AIRFLOW__MLOPS__MLFLOW_UI_URL": self.mlflow_url,
+        }
+
+    def _ports(self) -> dict[str, int]:
+        """Return the ports of the last time if they are still free, so that links stay good, else new ones."""
+        kept = self.home / "ports.json"
+        with contextlib.suppress(OSError, ValueError):
+            ports = json.loads(kept.read_text())
+            if set(ports) == set(PORTS) and all(_is_free(port) for port in ports.values()):
+                return dict(ports)
+        with contextlib.ExitStack() as held:
+            sockets = [held.enter_context(socket.socket()) for _ in PORTS]
+            for one in sockets:
+                one.bind(("127.0.0.1", 0))
+            ports = {name: one.getsockname()[1] for name, one in zip(PORTS, sockets, strict=True)}
+        self.home.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(ports))
+        return ports
+
+    @property
+    def log(self) -> Path:
+        """Where the output of Airflow's own processes goes."""
+        return self.home / "standalone.log"
+
+    @contextlib.contextmanager
+    def running(self, timeout: float = 180) -> Iterator[Airflow]:
+        """Start it, wait until it is healthy, and stop all its processes at the end.
+
+        :raises RuntimeError: if it ends or is not healthy in time.
+        """
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                ["airflow", "standalone"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.home,
+            )
+        try:
+            self._wait_until_healthy(timeout)
+            yield self
+        finally:
+            stop_group(self.process)
+
+    def _wait_until_healthy(self, timeout: float) -> None:
+        assert self.process is not None
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"Airflow ended with code {self.process.returncode}; its output is in {self.log}")
+            with contextlib.suppress(OSError, ValueError):
+                health = json.loads(urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5).read())
+                if all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")):
+                    self._log_in()
+                    return
+            time.sleep(0.5)
+        raise RuntimeError(f"Airflow was not healthy within {timeout:.0f} s; its output is in {self.log}")
+
+    @property
+    def password(self) -> tuple[str, str]:
+        """The generated user and password."""
+        found: dict[str, str] = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
+        return next(iter(found.items()))
+
+    def _log_in(self) -> None:
+        user, password = self.password
+        body = {"username": user, "password": password}
+        self.token = self._request("POST", "/auth/token", body)["access_token"]
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the REST API below ``/api/v2`` and return its JSON."""
+        return self._request(method, f"/api/v2{path}", body)
+
+    def _request(self, method: str, path: str, body: Any) -> Any:
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
+        request.add_header("Content-Type", "application/json")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(request, data=data, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``airflow ...`` in this home."""
+        return subprocess.run(
+            ["airflow", *arguments], env=self.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
+        """Wait until a DAG has been parsed, then unpause it.
+
+        :raises RuntimeError: with the import error, if its file has one.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            errors = self.api("GET", "/importErrors")["import_errors"]
+            if errors:
+                raise RuntimeError(f"{errors[0]['filename']} does not import:\n{errors[0]['stack_trace']}")
+            try:
+                self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
+        raise RuntimeError(f"the DAG {dag_id} did not appear within {timeout:.0f} s; see {self.log}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def stop_group(process: subprocess.Popen[bytes] | None) -> None:
+    """End a process and everything in its group, gently, then by force."""
+    if process is None:
+        return
+    for sign, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        end = time.monotonic() + patience
+        while time.monotonic() < end and _group_lives(process.pid):
+            time.sleep(0.1)
+        if not _group_lives(process.pid):
+            break
+    process.wait(5)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""`make demo`: MLOps level 1 on real flights, under a real scheduler, ending with what happened.
+
+Three runs of ``dags/mlops_level_1.py`` and two releases by hand: January and February 2013 give a first model, which
+is promoted from the command line; with March a second one is trained and tested against the champion, and promoted
+by the promotion DAG; an April file with broken columns must stop at validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airflow_home import ROOT, Airflow, stop_group
+
+DEMO = ROOT / ".demo"
+HOME = DEMO / "airflow"
+LANDING = DEMO / "landing"
+DAG = "mlops_level_1"
+MODEL = "flights_late"
+
+
+@dataclass
+class Run:
+    """One DAG run as it came out."""
+
+    title: str
+    state: str
+    seconds: float
+    tasks: dict[str, str]
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def metric(self, name: str) -> str:
+        """Return a figure of the model test, or a dash."""
+        value = (self.results.get("model.test") or {}).get("metrics", {}).get(name)
+        return f"{value:.3f}" if isinstance(value, float) else "–"
+
+    def verdict(self, task_id: str) -> str:
+        """Return ``passed``, ``failed`` or ``not run`` for a gate."""
+        report = self.results.get(task_id)
+        return "not run" if not report else "passed" if report["passed"] else "FAILED"
+
+    @property
+    def version(self) -> str:
+        """The registered version, or a dash."""
+        return str((self.results.get("model.register") or {}).get("version") or "–")
+
+
+def trigger(airflow: Airflow, dag_id: str, title: str, conf: dict[str, Any]) -> Run:
+    """Trigger a DAG, show its tasks as they end, and return what came of it."""
+    print(f"\n▶ {title}", flush=True)
+    begun = time.monotonic()
+    run_id = airflow.api("POST", f"/dags/{dag_id}/dagRuns", {"conf": conf, "logical_date": None})["dag_run_id"]
+    path = f"/dags/{dag_id}/dagRuns/{run_id}"
+    tasks: dict[str, str] = {}
+    while True:
+        state = airflow.api("GET", path)["state"]
+        for task in airflow.api("GET", f"{path}/taskInstances")["task_instances"]:
+            name, now = task["task_id"], task["state"]
+            if now != tasks.get(name) and now in ("success", "failed", "upstream_failed", "up_for_retry", "skipped"):
+                print(f"    {name:<16} {now:<16} {task['duration'] or 0:5.1f} s", flush=True)
+            tasks[name] = now
+        if state in ("success", "failed"):
+            break
+        time.sleep(0.5)
+    run = Run(title, state, time.monotonic() - begun, tasks)
+    for name in tasks:
+        entries = airflow.api("GET", f"{path}/taskInstances/{name}/xcomEntries")["xcom_entries"]
+        if any(entry["key"] == "return_value" for entry in entries):
+            entry = airflow.api("GET", f"{path}/taskInstances/{name}/xcomEntries/return_value?deserialize=false")
+            value = entry["value"]
+            value = json.loads(value) if isinstance(value, str) else value
+            if isinstance(value, dict):
+                run.results[name] = value
+    return run
+
+
+def window(start: str, end: str) -> dict[str, Any]:
+    """Return the parameters of a run of level 1."""
+    return {"start": start, "end": end, "folder": str(LANDING), "model_name": MODEL}
+
+
+def corrupt_april() -> None:
+    """Land an April whose supplier renamed a column and sends temperatures as text."""
+    sys.path.insert(0, str(ROOT / "dags"))
+    import pandas as pd
+
+    from flights.source import land, write
+
+    (path,) = land("2013-04-01", "2013-05-01", str(LANDING / "good"))
+    frame = pd.read_parquet(path).rename(columns={"distance": "dist_miles"})
+    frame["temp"] = frame["temp"].map(lambda value: f"{value} F")
+    write(frame, LANDING / "flights-2013-04.parquet")
+
+
+def promote_by_hand(airflow: Airflow, version: str) -> None:
+    """Release a version as a person would, from the command line."""
+    command = ["mlops", "promote", MODEL, version, "--reason", "first model, report read"]
+    print(f"\n▶ A person releases it: airflow {' '.join(command)}", flush=True)
+    done = airflow.cli(*command)
+    if done.returncode:
+        raise RuntimeError(f"promotion failed:\n{done.stdout}\n{done.stderr}")
+    print("    done", flush=True)
+
+
+def story(airflow: Airflow) -> tuple[list[Run], Run]:
+    """Play the whole story and return the runs of level 1, and that of the promotion DAG."""
+    for dag_id in (DAG, f"{DAG}_promote"):
+        airflow.wait_for_dag(dag_id)
+    first = trigger(airflow, DAG, "January and February: a first model", window("2013-01-01", "2013-03-01"))
+    if first.state != "success":
+        return [first], first
+    promote_by_hand(airflow, first.version)
+    second = trigger(
+        airflow,
+        DAG,
+        "With March: a challenger, tested on rows that neither has seen",
+        window("2013-01-01", "2013-04-01"),
+    )
+    conf = {"model_name": MODEL, "version": int(second.version), "reason": "passed against the champion"}
+    release = trigger(airflow, f"{DAG}_promote", "A person releases it: the promotion DAG", conf)
+    corrupt_april()
+    third = trigger(
+        airflow, DAG, "April, with a column renamed and one retyped by its supplier", window("2013-04-01", "2013-05-01")
+    )
+    return [first, second, third], release
+
+
+def check(runs: list[Run], release: Run) -> list[str]:
+    """Return what is not as it must be; an empty list is a demo that worked."""
+    wrong = []
+    expected = [("success", "1"), ("success", "2"), ("failed", "–")]
+    for run, (state, version) in zip(runs, expected, strict=False):
+        if (run.state, run.version) != (state, version):
+            wrong.append(f"{run.title}: {run.state}, version {run.version}; expected {state}, version {version}")
+    if len(runs) != len(expected):
+        wrong.append(f"only {len(runs)} of {len(expected)} runs took place")
+        return wrong
+    skews = {failure.get("skew") for failure in (runs[2].results.get("data.validate") or {}).get("failures", [])}
+    if runs[2].tasks.get("data.validate") != "failed" or "schema" not in skews:
+        wrong.append("the corrupted month was not stopped at validation with a schema error")
+    if runs[2].tasks.get("model.train") != "upstream_failed":
+        wrong.append("training ran on the corrupted month")
+    if runs[1].results.get("model.test", {}).get("champion_version") != 1:
+        wrong.append("the second model was not tested against the champion")
+    if release.state != "success" or release.results.get("promote", {}).get("version") != 2:
+        wrong.append("version 2 was not promoted")
+    return wrong
+
+
+def summary(airflow: Airflow, runs: list[Run], seconds: float) -> None:
+    """Print what happened, for somebody who has never seen the project."""
+    heads = ("run", "validation", "model test", "version", "ROC AUC", "champion's", "time")
+    rows = [
+        (
+            run.title.partition(":")[0].partition(",")[0],
+            run.verdict("data.validate"),
+            run.verdict("model.test"),
+            run.version,
+            run.metric("roc_auc"),
+            run.metric("champion_roc_auc"),
+            f"{run.seconds:.0f} s",
+        )
+        for run in runs
+    ]
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    print("\nWhat happened\n")
+    for row in (heads, tuple("─" * width for width in widths), *rows):
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    print("\nWho released what (airflow mlops history flights_late)\n")
+    print("  " + airflow.cli("mlops", "history", MODEL).stdout.strip().replace("\n", "\n  "))
+    print("\nReports\n")
+    for run in runs:
+        for name, result in run.results.items():
+            if result.get("report_uri"):
+                path = Path(unquote(urlsplit(result["report_uri"]).path))
+                print(f"  {name:<14} {result['summary']}\n  {'':<14} {path.relative_to(ROOT)}")
+    print(f"\nAll in {seconds:.0f} s. See it in Airflow's UI: make up")
+
+
+def up(airflow: Airflow) -> None:
+    """Run Airflow, and MLflow's own UI beside it, until Ctrl-C."""
+    mlflow = None
+    database = HOME / "mlops" / "mlflow.db"
+    try:
+        with airflow.running():
+            if database.exists():
+                command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+                command += ["--host", "127.0.0.1", "--port", str(airflow.ports["mlflow"]), "--workers", "1"]
+                mlflow = subprocess.Popen(
+                    command,
+                    env={**airflow.environment, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            user, password = airflow.password
+            print(f"Airflow: {airflow.url}  user {user}, password {password}")
+            print(f"MLflow:  {airflow.mlflow_url}" if mlflow else "MLflow:  nothing there yet; run make demo first")
+            print("Ctrl-C stops both.", flush=True)
+            assert airflow.process is not None
+            airflow.process.wait()
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
+    finally:
+        stop_group(mlflow)
+
+
+def main() -> int:
+    """Run the demo, or keep the UI up."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    parser.add_argument("--up", action="store_true", help="keep Airflow's UI running until Ctrl-C")
+    options = parser.parse_args()
+    if not options.up:
+        shutil.rmtree(DEMO, ignore_errors=True)
+    airflow = Airflow(HOME, ROOT / "dags")
+    if options.up:
+        up(airflow)
+        return 0
+    begun = time.monotonic()
+    print("Starting Airflow (api-server, scheduler, dag-processor, triggerer) in .demo/airflow …", flush=True)
+    with airflow.running():
+        print(f"  up after {time.monotonic() - begun:.0f} s at {airflow.url}", flush=True)
+        runs, release = story(airflow)
+        summary(airflow, runs, time.monotonic() - begun)
+    wrong = check(runs, release)
+    for line in wrong:
+        print(f"✗ {line}")
+    print("" if wrong else "✓ Everything went as it must.")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
