@@ -19,6 +19,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
     "snapshot_data": (
         "snapshot.staged",
         "snapshot.published",
+        "snapshot.recorded",
         "snapshot.referenced",
     ),
     "validate_data": ("validate.measured", "report.details_written", "report.page_written"),
@@ -32,8 +33,18 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "train.run_ended",
     ),
     "evaluate_model": ("evaluate.predicted", "report.details_written", "report.page_written"),
-    "register_model": ("register.model_created", "register.version_created", "register.recorded"),
-    "promote_model": ("promote.intent_written", "promote.alias_moved", "promote.outcome_written"),
+    "register_model": (
+        "register.model_created",
+        "register.intent_written",
+        "register.version_created",
+        "register.recorded",
+    ),
+    "promote_model": (
+        "promote.intent_written",
+        "promote.move_claimed",
+        "promote.alias_moved",
+        "promote.outcome_written",
+    ),
 }
 
 

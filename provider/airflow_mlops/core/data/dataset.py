@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.core.errors import EmptyDataError, SourceChangedError
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import DatasetRef, check_roles
@@ -34,18 +35,23 @@ def resolve(
     """
     added = check_roles({**(roles or {}), **({"target": target} if target else {})})
     if isinstance(dataset, dict):
+        if dataset.get("kind") != DatasetRef.kind and isinstance(dataset.get("dataset"), dict):
+            dataset = dataset["dataset"]
         ref = DatasetRef.from_dict(dataset)
         return DatasetRef(**{**_fields(ref), "roles": {**ref.roles, **added}})
+    from airflow_mlops.core.data.publishing import describe
     from airflow_mlops.core.data.reading import open_source
 
     source = open_source(str(dataset))
+    columns, schema_uri = describe(store, source.columns)
     return DatasetRef(
         name=name or source.name,
-        uri=str(dataset),
+        uri=source.uri,
         digest=source.manifest_digest(),
         format=source.format,
         rows=source.rows,
-        columns=source.columns,
+        columns=columns,
+        schema_uri=schema_uri,
         roles=added,
         source=str(dataset),
     )
@@ -61,9 +67,48 @@ def read_table(store: Store, ref: DatasetRef, columns: list[str] | None = None) 
     :param columns: only these, in this order; default all.
     :raises MissingColumnError: if one is not there.
     :raises NotFoundError: if a stored snapshot is gone.
-    :raises IntegrityError: if a stored snapshot's content no longer has the ref's digest.
+    :raises IntegrityError: if a stored snapshot's bytes are not those on record.
+    :raises SourceChangedError: if a dataset that is read in place is no longer what the ref says.
     """
-    raise NotImplementedError
+    require("pyarrow.parquet", "reading a dataset")
+    if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
+        return _read_stored(store, ref, key, columns)
+    return _read_in_place(ref, columns)
+
+
+def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | None) -> Any:
+    import pyarrow.parquet as pq
+
+    from airflow_mlops.core.data.publishing import verify
+    from airflow_mlops.core.data.reading import check_columns
+
+    with store.open_input(key) as file:
+        verify(store, ref, file)
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            if columns is not None:
+                check_columns(columns, parquet.schema_arrow.names, f"dataset {ref.name!r}")
+            table = parquet.read(columns=columns)
+    # Arrow reads a dotted name as a path as well, and gives the file's order.
+    return table if columns is None else table.select(columns)
+
+
+def _read_in_place(ref: DatasetRef, columns: list[str] | None) -> Any:
+    import pyarrow as pa
+
+    from airflow_mlops.core.data.reading import open_source
+
+    source = open_source(ref.uri, format=ref.format)
+    if source.manifest_digest() != ref.digest:
+        raise SourceChangedError(
+            f"{ref.uri} is no longer what {ref.name!r} was when its ref was made: a file was written to, added or "
+            "removed. Resolve it again, or take a snapshot, which does not change",
+            uri=ref.uri,
+            digest=ref.digest,
+        )
+    batches = list(source.batches(columns))
+    source.check_unchanged()
+    wanted = source.schema if columns is None else pa.schema([source.schema.field(name) for name in columns])
+    return pa.Table.from_batches(batches, wanted)
 
 
 def read_frame(store: Store, ref: DatasetRef, columns: list[str] | None = None) -> pandas.DataFrame:
@@ -81,5 +126,28 @@ def write_table(
     window: dict[str, Any] | None = None,
     source: str | None = None,
 ) -> DatasetRef:
-    """Store a table as content-addressed Parquet and return its ref; equal content is stored once."""
-    raise NotImplementedError
+    """Store a table as content-addressed Parquet and return its ref; equal content is stored once.
+
+    :raises EmptyDataError: if the table has no rows.
+    """
+    require("pyarrow.parquet", "writing a dataset")
+    from airflow_mlops.core.data.arrow_types import normal_batch, normal_schema
+    from airflow_mlops.core.data.publishing import Staged, publish, refer
+
+    if table.num_rows == 0:
+        raise EmptyDataError(f"dataset {name!r} has no rows; nothing was stored")
+    schema = normal_schema(table.schema)
+    with store.staging() as folder:
+        staged = Staged(folder / "data.parquet", schema)
+        staged.write(normal_batch(table, schema).to_batches())
+        digest = publish(store, staged)
+    return refer(
+        store,
+        digest,
+        schema,
+        rows=table.num_rows,
+        name=name,
+        roles=check_roles(roles),
+        window=window,
+        source=source,
+    )

@@ -1,0 +1,218 @@
+"""CSV files as batches, with types that hold for every row of every file.
+
+Two passes: the first strikes out, column by column, the types that some value does not fit; the second converts. So
+a column that begins with integers and has a fraction a million rows later is a double, not an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.data.arrow_types import check_names
+from airflow_mlops.core.data.parquet import check_same_columns
+from airflow_mlops.core.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+#: What stands for a missing value, except in columns of text: there only the empty field does.
+NULL_TOKENS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+
+#: Bytes that are parsed at a time; a single row must fit.
+BLOCK = 4 << 20
+
+
+def _candidates() -> dict[str, Any]:
+    """Return the types that are tried, the first that holds everywhere wins; what fits none is text."""
+    import pyarrow as pa
+
+    return {
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "bool": pa.bool_(),
+        "date32": pa.date32(),
+        "timestamp[us]": pa.timestamp("us"),
+        "timestamp[us, tz=UTC]": pa.timestamp("us", "UTC"),
+        "timestamp[ns]": pa.timestamp("ns"),
+        "timestamp[ns, tz=UTC]": pa.timestamp("ns", "UTC"),
+    }
+
+
+def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow.Schema, int]:
+    """Return the columns with the types that all files bear, and the number of rows.
+
+    :raises MixedSchemaError: if the files do not have the same columns.
+    """
+    import pyarrow as pa
+
+    candidates = _candidates()
+    names: list[str] = []
+    alive: dict[str, set[str]] = {}
+    seen: set[str] = set()
+    rows = 0
+    for path in paths:
+        with guard(path):
+            found = header(path, lone=len(paths) == 1)
+            names = names or found
+            check_same_columns(names, paths[0], found, path)
+            for name in found:
+                alive.setdefault(name, set() if name in given else set(candidates))
+            for batch in _text(path, found):
+                rows += batch.num_rows
+                for name, column in zip(found, batch.columns, strict=True):
+                    if alive[name] or name not in seen:
+                        _strike(column, alive[name], candidates, name, seen)
+    fields = []
+    for name in names:
+        if name in given:
+            kind = given[name]
+        elif name not in seen:
+            kind = pa.null()
+        else:
+            kind = next((candidates[c] for c in candidates if c in alive[name]), pa.string())
+        fields.append(pa.field(name, kind))
+    return pa.schema(fields), rows
+
+
+def _strike(column: Any, alive: set[str], candidates: dict[str, Any], name: str, seen: set[str]) -> None:
+    """Strike out the types that a column's next values do not fit."""
+    import pyarrow.compute as pc
+
+    values = _drop_missing(column)
+    if len(values) == 0:
+        # A token such as NA is a missing number, but text in a column of text: the column has been seen either way.
+        return
+    seen.add(name)
+    for candidate in list(alive):
+        if _convert(values, candidates[candidate]) is None:
+            alive.discard(candidate)
+    # Beyond 64 bits a double would make different identifiers equal.
+    if (
+        "double" in alive
+        and "int64" not in alive
+        and pc.any(pc.match_substring_regex(values, r"^\s*[+-]?\d{19,}\s*$")).as_py()
+    ):
+        alive.discard("double")
+
+
+def _drop_missing(column: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    missing = pc.is_in(column, value_set=pa.array(NULL_TOKENS))
+    return column.filter(pc.invert(missing)) if pc.any(missing).as_py() else column
+
+
+def _convert(values: Any, kind: Any) -> Any:
+    """Return text as a type, or None if a value does not fit."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid:
+        pass
+    try:
+        return pc.utf8_trim_whitespace(values).cast(kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int) -> Iterator[Any]:
+    """Yield a file's record batches in this schema.
+
+    :raises CorruptDataError: if a value does not fit its column's type.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = header(path)
+    tokens = pa.array(NULL_TOKENS)
+    for batch in _text(path, names):
+        arrays = []
+        for field in schema:
+            values = batch.column(names.index(field.name))
+            if pa.types.is_string(field.type):
+                arrays.append(pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values))
+                continue
+            missing = pc.is_in(pc.utf8_trim_whitespace(values), value_set=tokens)
+            values = pc.if_else(missing, pa.scalar(None, pa.string()), values)
+            converted = pa.nulls(len(values)) if pa.types.is_null(field.type) else _convert(values, field.type)
+            if converted is None:
+                raise CorruptDataError(
+                    f"{path}: column {field.name!r} has values that are not {field.type}"
+                    + (", the type that schema= gives it" if field.name in given else ""),
+                    path=path,
+                    column=field.name,
+                    type=str(field.type),
+                )
+            arrays.append(converted)
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def header(path: str, lone: bool = True) -> list[str]:
+    """Return the column names of a file; one without a name is called as pandas does, ``Unnamed: 0``.
+
+    :param lone: whether it is the only file of its source; then an empty one is an empty source, with no columns.
+    :raises CorruptDataError: if the file does not begin with a line of names in UTF-8.
+    """
+    opener: Any = gzip.open if path.lower().endswith(".gz") else open
+    with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+        try:
+            names = next(csv.reader(file), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CorruptDataError(
+                f"{path} does not begin with a line of column names in UTF-8: save it as UTF-8", path=path
+            ) from error
+    if not names and not lone:
+        raise CorruptDataError(f"{path} is empty: it has no line of column names", path=path)
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(names)]
+    check_names(names, path)
+    return names
+
+
+def _text(path: str, names: list[str]) -> Iterator[Any]:
+    """Yield a file's rows with every column as text."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if not names:
+        return
+    places = [str(i) for i in range(len(names))]
+    try:
+        with (
+            pa.input_stream(path, compression="detect") as stream,
+            arrow_csv.open_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(block_size=BLOCK, column_names=places, skip_rows_after_names=1),
+                parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
+                ),
+            ) as reader,
+        ):
+            yield from reader
+    except pa.ArrowInvalid as error:
+        raise CorruptDataError(f"{path} cannot be read as CSV: {_reason(str(error))}", path=path) from error
+
+
+def _reason(message: str) -> str:
+    """Return what is wrong with the text, without the row that Arrow quotes."""
+    columns = re.search(r"Expected (\d+) columns?, got (\d+)", message)
+    if columns:
+        row = re.search(r"Row #(\d+)", message)
+        where = f"row {row[1]}" if row else "a row"
+        return f"{where} has {columns[2]} fields, but the first line names {columns[1]} columns"
+    if "UTF8" in message or "UTF-8" in message:
+        return "it is not UTF-8; save it as UTF-8"
+    if "straddling" in message:
+        return f"a row is longer than {BLOCK >> 20} MB; a quotation mark may not be closed"
+    return "its rows are not well-formed CSV, or it ends early"
