@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
+from airflow_mlops.core.tracking import strip_credentials
+
 if TYPE_CHECKING:
     from airflow_mlops.backend import Tracking
 
@@ -49,8 +51,11 @@ class ModelVersionLink(MlopsLink):
     key = "version"
 
 
-def report_url(store_uri: str, report_uri: str | None, dag_id: str) -> str | None:
-    """Return the address of a report in Airflow, or None if it is not in this store's reports of this DAG."""
+def report_url(store_uri: str, report_uri: str | None, dag_id: str, store_conn_id: str | None = None) -> str | None:
+    """Return the address of a report in Airflow, or None if it is not in this store's reports of this DAG.
+
+    :param store_conn_id: the store's connection, if it is not the configuration's.
+    """
     from airflow_mlops.core.store import open_store, safe_name
 
     key = open_store(store_uri).key_of(report_uri) if report_uri else None
@@ -58,22 +63,40 @@ def report_url(store_uri: str, report_uri: str | None, dag_id: str) -> str | Non
     if not key or not key.startswith(prefix):
         return None
     base = conf.get("api", "base_url", fallback="").rstrip("/")
-    return f"{base}{PREFIX}/reports/{quote(dag_id, safe='')}/{quote(key.removeprefix(prefix))}"
+    query = f"?store={quote(store_conn_id, safe='')}" if store_conn_id else ""
+    return f"{base}{PREFIX}/reports/{quote(dag_id, safe='')}/{quote(key.removeprefix(prefix))}{query}"
 
 
-def urls_of(result: dict[str, Any], *, store_uri: str, tracking: Tracking | None, dag_id: str) -> dict[str, str]:
-    """Return ``{"report": ..., "run": ..., "version": ...}`` for what a step's result names."""
+def urls_of(
+    result: dict[str, Any],
+    *,
+    store_uri: str,
+    tracking: Tracking | None,
+    dag_id: str,
+    store_conn_id: str | None = None,
+) -> dict[str, str]:
+    """Return ``{"report": ..., "run": ..., "version": ...}`` for what a step's result names.
+
+    MLflow's own pages have an address only where MLflow is served over HTTP: by the connection, its ``ui_url``, or
+    ``[mlops] mlflow_ui_url``. Without one these links are left out, and the task shows no button for them.
+    """
     found: dict[str, str] = {}
-    report = report_url(store_uri, result.get("report_uri"), dag_id)
+    report = report_url(store_uri, result.get("report_uri"), dag_id, store_conn_id)
     if report:
         found["report"] = report
-    http = (tracking.ui_url or tracking.tracking_uri) if tracking else ""
-    if http.startswith("http"):
-        base = http.rstrip("/")
-        if result.get("run_id"):
-            experiment = result.get("experiment_id") or "0"
-            found["run"] = f"{base}/#/experiments/{experiment}/runs/{result['run_id']}"
-        name, version = result.get("name") or result.get("model"), result.get("version")
-        if isinstance(name, str) and version and result.get("kind") in ("model", "ledger_entry"):
-            found["version"] = f"{base}/#/models/{quote(name, safe='')}/versions/{version}"
+    if tracking is None:
+        return found
+    runs = _ui(tracking.ui_url or tracking.tracking_uri)
+    if runs and result.get("run_id"):
+        # This page of MLflow finds the run's experiment by itself.
+        found["run"] = f"{runs}/#/runs/{quote(str(result['run_id']), safe='')}"
+    models = _ui(tracking.ui_url or tracking.registry_uri or tracking.tracking_uri)
+    name, version = result.get("name") or result.get("model"), result.get("version")
+    if models and isinstance(name, str) and version and result.get("kind") in ("model", "ledger_entry"):
+        found["version"] = f"{models}/#/models/{quote(name, safe='')}/versions/{version}"
     return found
+
+
+def _ui(uri: str) -> str | None:
+    """Return an HTTP address without credentials and trailing slash, or None for another scheme."""
+    return strip_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import BaseNotifier, redact
 
@@ -64,10 +64,10 @@ class GateNotifier(BaseNotifier):
     def notify(self, context: Context) -> None:
         """Log the message and call every notifier with it."""
         log.error("%s", self.message)
-        passed_on: Any = {**context, "mlops_message": self.message}
+        passed_on: dict[str, Any] = {**dict(context), "mlops_message": self.message}
         for notifier in self.notifiers:
             try:
-                copy.copy(notifier)({**passed_on})
+                copy.copy(notifier)(cast("Context", {**passed_on}))
             except Exception:
                 log.exception("%s could not send the message", getattr(notifier, "__name__", type(notifier).__name__))
 
@@ -90,8 +90,9 @@ def compose(context: Mapping[str, Any]) -> str:
     for key, label in (("report", "Report"), ("run", "MLflow run"), ("version", "Model version")):
         if urls.get(key) and urls[key] not in cause:
             lines.append(f"{label}: {urls[key]}")
-    if getattr(ti, "log_url", None):
-        lines.append(f"Log: {ti.log_url}")
+    log_url = getattr(ti, "log_url", None)
+    if log_url:
+        lines.append(f"Log: {log_url}")
     lines.append(f"What to do: {next((text for kind, text in ADVICE if isinstance(error, kind)), OTHER_ADVICE)}")
     return "\n".join(lines)
 

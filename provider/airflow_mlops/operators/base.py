@@ -78,7 +78,13 @@ class MlopsOperator(BaseOperator):
             "run": run_of(context),
         }
         result = in_process.run(spec, tracking.environment if tracking else {}, log)
-        self.link_urls = urls_of(result, store_uri=store_uri, tracking=tracking, dag_id=str(spec["run"]["dag_id"]))
+        self.link_urls = urls_of(
+            result,
+            store_uri=store_uri,
+            tracking=tracking,
+            dag_id=str(spec["run"]["dag_id"]),
+            store_conn_id=self.store_conn_id,
+        )
         return fit_xcom(result)
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
