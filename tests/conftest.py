@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,3 +36,56 @@ def context(store: LocalStore, tmp_path: Path) -> StepContext:
         key="flights/manual__1/step/-1",
         run={"dag_id": "flights", "run_id": "manual__1", "task_id": "step", "map_index": -1},
     )
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow SQLite file after its migrations, which take seconds; tests copy it."""
+    from airflow_mlops.core.tracking import client
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    client(StepContext(store=LocalStore(folder), tracking_uri=sqlite_uri(folder / "mlflow.db")), "the tests")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_context(context: StepContext, migrated_database: Path, tmp_path: Path) -> StepContext:
+    """The step's context on an MLflow that is set up already."""
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
+    return context
+
+
+@pytest.fixture
+def log_model(mlflow_context: StepContext, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Log a model of a few bytes and put it on record, as training does; returns its ref.
+
+    Nothing here loads models, so the files need not be a model of any library. ``weights`` make it differ.
+    """
+    from airflow_mlops.core import models
+    from airflow_mlops.core.tracking import client, experiment_id
+    from airflow_mlops.core.vocabulary import ModelRef
+
+    def log(weights: str = "1", record: bool = True, **known: Any) -> dict[str, Any]:
+        mlflow_client = client(mlflow_context, "the tests")
+        experiment = experiment_id(mlflow_client, mlflow_context, "tests")
+        run = mlflow_client.create_run(experiment)
+        logged = mlflow_client.create_logged_model(experiment, name="model", source_run_id=run.info.run_id)
+        folder = tmp_path / f"files-{logged.model_id}"
+        folder.mkdir()
+        (folder / "MLmodel").write_text(f"flavors: {{}}\nmodel_id: {logged.model_id}\n")
+        (folder / "weights.txt").write_text(weights)
+        mlflow_client.log_model_artifacts(logged.model_id, str(folder))
+        mlflow_client.finalize_logged_model(logged.model_id, "READY")
+        manifest = models.manifest_of(folder)
+        ref = ModelRef(
+            uri=f"models:/{logged.model_id}",
+            model_id=logged.model_id,
+            run_id=run.info.run_id,
+            digest=models.digest_of(manifest),
+            **known,
+        )
+        if record:
+            models.record(mlflow_context, ref, manifest)
+        return ref.to_dict()
+
+    return log

@@ -146,8 +146,17 @@ def _from_registry(context: StepContext, uri: str) -> ModelRef:
             name=name,
             version=int(version.version),
             run_id=version.run_id or None,
-            model_id=getattr(version, "model_id", None) or None,
+            model_id=model_id_of(version),
         )
+
+
+def model_id_of(version: Any) -> str | None:
+    """Return the id of the logged model that a version of the registry was made from, or None.
+
+    MLflow's SQL registry does not keep it as such, only the source that the version was made from.
+    """
+    source = re.fullmatch(r"models:/(m-[0-9a-f]+)|.*/models/(m-[0-9a-f]+)/artifacts/?", version.source or "")
+    return getattr(version, "model_id", None) or (source[1] or source[2] if source else None)
 
 
 def version_by_alias(context: StepContext, name: str, alias: str) -> Any:

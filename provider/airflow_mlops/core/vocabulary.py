@@ -282,6 +282,7 @@ class LedgerEntry(Thing):
     :param seq: number of the entry, consecutive from 1 in each model's ledger.
     :param version: the version the alias points at afterwards; None where it was removed.
     :param evidence: ``[{"kind", "passed", "digest", "subject", "report_uri"}]`` that the change rests on.
+    :param evidence_waived: whether somebody asked for the change without evidence.
     """
 
     kind: ClassVar[str] = "ledger_entry"
@@ -295,6 +296,7 @@ class LedgerEntry(Thing):
     by: str | None = None
     reason: str | None = None
     evidence: list[dict[str, Any]] = field(default_factory=list)
+    evidence_waived: bool = False
     run: dict[str, Any] | None = None
     at: str = field(default_factory=utc_now)
 

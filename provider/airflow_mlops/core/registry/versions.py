@@ -1,0 +1,186 @@
+"""One registered model in MLflow: its aliases, tags and versions, and what the store keeps of a version.
+
+The store has ``versions/<name>/<version>.json`` for each version that was registered here: its ref, the manifest of
+its files and the evidence that came with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core import models
+from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.store import safe_name
+from airflow_mlops.core.tracking import client, mlflow_errors
+from airflow_mlops.core.vocabulary import ModelRef
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
+
+
+class RegisteredModel:
+    """A registered model by name; every call asks MLflow anew.
+
+    :param name: as MLflow has it.
+    """
+
+    def __init__(self, context: StepContext, name: str) -> None:
+        self.context = context
+        self.name = name
+        self.uri = context.registry_uri or context.tracking_uri
+        self.client = client(context, "the model registry")
+
+    def create(self, description: str | None = None) -> bool:
+        """Create the registered model unless it is there; return whether it was created.
+
+        :raises SpecError: if MLflow does not take the name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with mlflow_errors(self.uri):
+            try:
+                self.client.create_registered_model(self.name, description=description)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_ALREADY_EXISTS":
+                    return False
+                raise
+        return True
+
+    def _read(self) -> Any:
+        with mlflow_errors(self.uri):
+            return self.client.get_registered_model(self.name)
+
+    def exists(self) -> bool:
+        """Return whether there is such a registered model."""
+        try:
+            self._read()
+        except NotFoundError:
+            return False
+        return True
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the registered model.
+
+        :raises NotFoundError: if there is no such model.
+        """
+        return dict(self._read().tags)
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag of the registered model."""
+        with mlflow_errors(self.uri):
+            self.client.set_registered_model_tag(self.name, key, value)
+
+    def aliases(self) -> dict[str, int]:
+        """Return ``{alias: version}``.
+
+        :raises NotFoundError: if there is no such model.
+        """
+        return {alias: int(version) for alias, version in dict(self._read().aliases).items()}
+
+    def alias(self, alias: str) -> int | None:
+        """Return the version that an alias points at, or None."""
+        return self.aliases().get(alias)
+
+    def point(self, alias: str, version: int | None) -> None:
+        """Move an alias to a version, or remove it."""
+        with mlflow_errors(self.uri):
+            if version is None:
+                self.client.delete_registered_model_alias(self.name, alias)
+            else:
+                self.client.set_registered_model_alias(self.name, alias, str(version))
+
+    def version(self, number: int) -> Any | None:
+        """Return a version, or None if there is none of that number."""
+        try:
+            with mlflow_errors(self.uri):
+                return self.client.get_model_version(self.name, str(number))
+        except NotFoundError:
+            return None
+
+    def versions_tagged(self, key: str, value: str) -> list[Any]:
+        """Return the versions with a tag, lowest number first."""
+        name, quoted = self.name.replace("'", "''"), value.replace("'", "''")
+        with mlflow_errors(self.uri):
+            found = self.client.search_model_versions(f"name='{name}' and tags.`{key}`='{quoted}'")
+        return sorted(found, key=lambda version: int(version.version))
+
+    def create_version(self, ref: ModelRef, tags: dict[str, str], description: str | None = None) -> int:
+        """Create a version whose files are those of a model, in place; return its number."""
+        source = f"models:/{ref.model_id}" if ref.model_id else ref.uri
+        with mlflow_errors(self.uri):
+            if ref.model_id and self.context.registry_uri not in (None, self.context.tracking_uri):
+                # Another server cannot follow a logged model's id; it can follow the address of its files.
+                source = self.client.get_logged_model(ref.model_id).artifact_location
+            made = self.client.create_model_version(
+                self.name,
+                source,
+                run_id=ref.run_id,
+                tags=tags,
+                description=description,
+                model_id=ref.model_id,
+            )
+        return int(made.version)
+
+    def delete_version(self, number: int) -> None:
+        """Delete a version; it is no error if there is none."""
+        try:
+            with mlflow_errors(self.uri):
+                self.client.delete_model_version(self.name, str(number))
+        except NotFoundError:
+            pass
+
+
+def resolve(context: StepContext, model: Any) -> ModelRef:
+    """Return a model's ref, with the logged model behind a ``runs:/`` URI if there is exactly one of that name.
+
+    :raises NotFoundError: if there is no such model.
+    """
+    ref = models.resolve(context, model)
+    if ref.model_id is None and ref.uri.startswith("runs:/"):
+        run_id, _, path = ref.uri.removeprefix("runs:/").partition("/")
+        mlflow_client = client(context, "reading a model")
+        with mlflow_errors(context.tracking_uri):
+            outputs = mlflow_client.get_run(run_id).outputs
+            logged = [mlflow_client.get_logged_model(o.model_id) for o in (outputs.model_outputs if outputs else [])]
+        found = [model.model_id for model in logged if model.name == path]
+        if len(found) == 1:
+            return models.resolve(context, f"models:/{found[0]}")
+        if len(found) > 1:
+            raise SpecError(f"{ref.uri} stands for {len(found)} logged models; name one: models:/{found[-1]}")
+    return ref
+
+
+def verified(context: StepContext, ref: ModelRef) -> tuple[ModelRef, dict[str, str]]:
+    """Return a model's ref with its digest, and the manifest of its files, read now and compared with the record.
+
+    Nothing of the model is loaded, so this also serves a model that was never seen here; its digest is then that of
+    the files it has now.
+
+    :raises IntegrityError: if the files are not those on record.
+    """
+    known = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
+    expected = ref.digest or (known or {}).get("ref", {}).get("digest")
+    with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
+        local = models.download(context, dataclasses.replace(ref, digest=expected), folder, trust="unverified")
+        manifest = models.manifest_of(local)
+    if not any(path.rpartition("/")[2] == "MLmodel" for path in manifest):
+        raise IntegrityError(
+            f"{ref.uri} has no MLmodel file: it is no MLflow model, or its files are gone", uri=ref.uri
+        )
+    return dataclasses.replace(ref, digest=models.digest_of(manifest)), manifest
+
+
+def version_key(name: str, version: int) -> str:
+    """Return the store key of a version's record."""
+    return f"versions/{safe_name(name)}/{version}.json"
+
+
+def version_record(context: StepContext, name: str, version: int) -> dict[str, Any] | None:
+    """Return what the store keeps of a version: ``{"ref", "manifest", "evidence", "run", "key"}``, or None."""
+    try:
+        found: dict[str, Any] = context.store.get_json(version_key(name, version))
+    except NotFoundError:
+        return None
+    return found
