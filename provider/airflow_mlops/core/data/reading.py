@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.data import delimited, jsonlines, parquet
 from airflow_mlops.core.data.arrow_types import parse_type
+from airflow_mlops.core.data.files import FileState, expand, format_of, local_path, refuse_table_formats, stem
 from airflow_mlops.core.errors import (
     CorruptDataError,
     MissingColumnError,
@@ -34,16 +33,6 @@ from airflow_mlops.core.extras import require
 if TYPE_CHECKING:
     import pyarrow
 
-#: File name ending -> format. Each may be followed by ``.gz`` but Parquet, which compresses by itself.
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
-
 
 class Format(Protocol):
     """What a module that reads one format offers."""
@@ -58,35 +47,19 @@ class Format(Protocol):
 _READERS: dict[str, Any] = {"parquet": parquet, "csv": delimited, "jsonl": jsonlines}
 
 
-@dataclass(frozen=True)
-class FileState:
-    """One file as it was at a certain moment."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: str) -> FileState:
-        """Look at a file now."""
-        found = os.stat(path)
-        return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
-
-
 @dataclass
 class Source:
     """An opened source.
 
-    :param given: what the user wrote.
-    :param pattern: the absolute path or glob.
+    :param given: what the user wrote, in one line.
+    :param patterns: the absolute paths and globs.
     :param format: ``parquet``, ``csv`` or ``jsonl``.
     :param files: what was there when it was opened, sorted by path.
     :param types: the user's types by column, which win over what is found.
     """
 
     given: str
-    pattern: str
+    patterns: tuple[str, ...]
     format: str
     files: tuple[FileState, ...]
     types: dict[str, Any] = field(default_factory=dict)
@@ -94,16 +67,16 @@ class Source:
     @property
     def name(self) -> str:
         """The file's name without its endings; for several files the first fixed name above them."""
-        if len(self.files) == 1 and not glob.has_magic(self.pattern):
-            return _stem(os.path.basename(self.files[0].path))
-        fixed = [p for p in self.pattern.split(os.sep) if p and not glob.has_magic(p)]
-        ending = _stem(fixed[-1]) if fixed else ""
-        return ending or "dataset"
+        if len(self.files) == 1 and self.files[0].path in self.patterns:
+            return stem(os.path.basename(self.files[0].path))
+        above = self.patterns[0] if len(self.patterns) == 1 else os.path.commonpath(self.patterns)
+        fixed = [part for part in above.split(os.sep) if part and not glob.has_magic(part)]
+        return (stem(fixed[-1]) if fixed else "") or "dataset"
 
     @property
     def uri(self) -> str:
-        """The absolute path or glob; what :func:`open_source` opens as the same source."""
-        return self.pattern
+        """The absolute path or glob: what :func:`open_source` opens as the same source."""
+        return self.patterns[0]
 
     @cached_property
     def _survey(self) -> tuple[pyarrow.Schema, int]:
@@ -162,7 +135,7 @@ class Source:
         """
         before = {f.path: f for f in self.files}
         try:
-            now = {path: FileState.of(path) for path in _expand(self.pattern, self.given)}
+            now = {path: FileState.of(path) for path in expand(self.patterns)}
         except (OSError, MissingSourceError):
             now = {}
         for path in sorted(before.keys() | now.keys()):
@@ -217,8 +190,8 @@ class Source:
 _surveys: dict[str, tuple[Any, int]] = {}
 
 
-def open_source(source: str, types: dict[str, Any] | None = None, format: str | None = None) -> Source:
-    """Open a path, folder, glob or ``file://`` URI.
+def open_source(source: str | list[str], types: dict[str, Any] | None = None, format: str | None = None) -> Source:
+    """Open a path, folder, glob or ``file://`` URI, or a list of these.
 
     :param source: a folder stands for all files of one format below it, without hidden ones (``.x``, ``_x``).
     :param types: ``{column: type}`` that win over what is found.
@@ -227,31 +200,20 @@ def open_source(source: str, types: dict[str, Any] | None = None, format: str | 
     :raises UnsupportedError: for another scheme or format, or a table format's folder.
     """
     require("pyarrow", "reading a dataset")
-    pattern = local_path(source)
-    paths = _expand(pattern, source)
-    _refuse_table_formats(paths, pattern)
+    if not isinstance(source, (str, list, tuple)) or not all(isinstance(one, str) for one in source):
+        raise SpecError(f"a source is a path, glob, file:// URI or a list of these, got {type(source).__name__}")
+    several = [source] if isinstance(source, str) else list(source)
+    if not several:
+        raise MissingSourceError("the source is an empty list: no file was found by what made it")
+    patterns = tuple(local_path(one) for one in several)
+    given = ", ".join(several) if len(several) <= 3 else f"{several[0]} and {len(several) - 1} more"
+    paths = expand(patterns)
+    refuse_table_formats(paths, patterns)
     formats = {format or format_of(path) for path in paths}
     if len(formats) > 1:
-        raise SpecError(f"{source} matches files of different formats: {', '.join(sorted(formats))}; narrow the glob")
-    given = {column: parse_type(name, column) for column, name in (types or {}).items()}
-    return Source(source, pattern, formats.pop(), tuple(FileState.of(path) for path in paths), given)
-
-
-def local_path(source: str) -> str:
-    """Return the absolute path or glob of a local source.
-
-    :raises UnsupportedError: for a URI of another scheme than ``file``.
-    """
-    parts = urlsplit(source)
-    if parts.scheme == "file":
-        return os.path.abspath(unquote(parts.path))
-    if "://" in source:
-        raise UnsupportedError(
-            f"{parts.scheme}:// is not read yet; give a path or glob that the worker sees, such as a mounted folder"
-        )
-    if not source.strip():
-        raise SpecError("the source is empty; give a path, glob or file:// URI")
-    return os.path.abspath(os.path.expanduser(source))
+        raise SpecError(f"{given} matches files of different formats: {', '.join(sorted(formats))}; narrow the glob")
+    parsed = {column: parse_type(name, column) for column, name in (types or {}).items()}
+    return Source(given, patterns, formats.pop(), tuple(FileState.of(path) for path in paths), parsed)
 
 
 def check_columns(asked: list[str], known: list[str], where: str) -> None:
@@ -266,110 +228,6 @@ def check_columns(asked: list[str], known: list[str], where: str) -> None:
                 f"there is no column {name!r} in {where}{did_you_mean(str(name), known)} Columns: {listed}",
                 column=name,
             )
-
-
-def _expand(pattern: str, given: str) -> list[str]:
-    if os.path.isdir(pattern):
-        found = _below(pattern)
-    elif os.path.exists(pattern) or not glob.has_magic(pattern):
-        found = [pattern] if os.path.exists(pattern) else []
-    else:
-        found = [path for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)]
-    if not found:
-        raise MissingSourceError(f"no file matches {given}{_nearest(pattern)}", source=given)
-    for path in found:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnsupportedError(f"{path} is not a regular file")
-    return found
-
-
-def _below(folder: str) -> list[str]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] not in "._")
-        if any("=" in name for name in folders):
-            raise UnsupportedError(
-                f"{parent} is partitioned by folder names ({folders[0]}): columns that stand only there are not read. "
-                "Give a glob to the files of one partition, or to all of them if the columns are in the files too"
-            )
-        found += [os.path.join(parent, name) for name in files if name[0] not in "._"]
-    return sorted(found)
-
-
-def _nearest(pattern: str) -> str:
-    """Return what is there instead: the sibling with the nearest name, or the folder that is missing."""
-    folder, name = os.path.split(pattern)
-    while glob.has_magic(folder):
-        folder, name = os.path.split(folder)
-    if not os.path.isdir(folder):
-        while folder and not os.path.isdir(folder):
-            folder, missing = os.path.split(folder)
-        return f": there is no {missing!r} in {folder}{did_you_mean(missing, _listing(folder))}"
-    near = did_you_mean(name, _listing(folder))
-    if near:
-        return near
-    some = _listing(folder)[:5]
-    return f"; {folder} has {', '.join(some)}" if some else f"; {folder} is empty"
-
-
-def _listing(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
-
-
-def _refuse_table_formats(paths: list[str], pattern: str) -> None:
-    """Refuse the data files of a table format: read without its log they hold deleted and superseded rows."""
-    roots = {os.path.dirname(path) for path in paths} | ({pattern} if os.path.isdir(pattern) else set())
-    for root in sorted(roots):
-        folder = root
-        for _ in range(6):
-            kind = _table_format(folder)
-            if kind:
-                raise UnsupportedError(
-                    f"{folder} is a {kind} table; read as plain files it would give deleted and superseded rows. "
-                    f"Export a version of it to Parquet, with the {kind} library in a task before this one",
-                    path=folder,
-                    table_format=kind,
-                )
-            folder = os.path.dirname(folder)
-
-
-def _table_format(folder: str) -> str | None:
-    if os.path.isdir(os.path.join(folder, "_delta_log")):
-        return "Delta Lake"
-    if glob.glob(os.path.join(glob.escape(folder), "metadata", "*.metadata.json")):
-        return "Iceberg"
-    if os.path.isdir(os.path.join(folder, ".hoodie")):
-        return "Hudi"
-    return None
-
-
-def format_of(path: str) -> str:
-    """Return the format of a file by its name, or by its first bytes.
-
-    :raises UnsupportedError: if neither tells.
-    """
-    name = os.path.basename(path).lower()
-    _, ending = os.path.splitext(name.removesuffix(".gz"))
-    found = FORMATS.get(ending)
-    if found and not (found == "parquet" and name.endswith(".gz")):
-        return found
-    with open(path, "rb") as file:
-        if file.read(4) == b"PAR1":
-            return "parquet"
-    raise UnsupportedError(
-        f"{path}: the name does not tell the format; it must end in {', '.join(FORMATS)} (text also with .gz)"
-    )
-
-
-def _stem(name: str) -> str:
-    lower = name.lower()
-    for ending in (".gz", *FORMATS):
-        if lower.endswith(ending):
-            name, lower = name[: -len(ending)], lower[: -len(ending)]
-    return name
 
 
 def _first_line(error: BaseException) -> str:
