@@ -206,15 +206,18 @@ class Ledger:
             return None
         return found
 
-    def bind(self, registered: RegisteredModel) -> None:
+    def bind(self, registered: RegisteredModel, *, begin: bool = True) -> None:
         """Tie the ledger and the registered model to each other on first use, and check that they are ever after.
 
+        :param begin: False only checks.
         :raises ConflictError: if the store holds the ledger of another registry, or the registered model has its
             ledger in another store.
         """
         theirs = registered.tags().get(BINDING_TAG)
         ours = self.binding()
         where = strip_credentials(registered.uri or "MLflow")
+        if ours is None and theirs is None and not begin:
+            return
         if ours is None and theirs is None:
             fresh = {"id": uuid.uuid4().hex, "model": self.model, "registry": where, "at": utc_now()}
             self.store.put_json(f"{self.folder}/binding.json", fresh, if_absent=True)

@@ -86,7 +86,7 @@ def carry_out(ledger: Ledger, model: RegisteredModel, move: Move, log: logging.L
             continue
         crash_point("promote.intent_written")
         entry = ledger.read(seq)
-        if _void_if_moved_outside(ledger, model, entry, now):
+        if entry.outcome is None and _void_if_moved_outside(ledger, model, entry, now):
             continue
         return _go_through(ledger, model, entry, log)
     raise ConflictError(f"others kept changing {ledger.model!r}; nothing was moved. Try again", model=ledger.model)

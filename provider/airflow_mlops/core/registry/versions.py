@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.tracking import client, mlflow_errors
 from airflow_mlops.core.vocabulary import ModelRef
@@ -159,8 +160,11 @@ def verified(context: StepContext, ref: ModelRef) -> tuple[ModelRef, dict[str, s
     the files it has now.
 
     :raises IntegrityError: if the files are not those on record.
+    :raises ConflictError: if what is on record is of another registry.
     """
     known = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
+    if known is not None and ref.name:
+        Ledger(context.store, ref.name).bind(RegisteredModel(context, ref.name), begin=False)
     expected = ref.digest or (known or {}).get("ref", {}).get("digest")
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
         local = models.download(context, dataclasses.replace(ref, digest=expected), folder, trust="unverified")
