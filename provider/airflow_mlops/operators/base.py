@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
 
 from airflow_mlops.core.errors import MlopsError, SpecError
-from airflow_mlops.core.vocabulary import fit_xcom
+from airflow_mlops.core.xcom import fit_xcom
 from airflow_mlops.exceptions import MlopsGateFailed, translate
 from airflow_mlops.links.model import ReportLink, urls_of
+from airflow_mlops.operators.paths import resolve_path
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,6 +37,8 @@ class MlopsOperator(BaseOperator):
 
     step: ClassVar[str]
     step_arguments: ClassVar[tuple[str, ...]] = ()
+    #: Arguments that may be relative paths or globs, which resolve against the DAG bundle.
+    path_arguments: ClassVar[tuple[str, ...]] = ("source", "dataset")
     needs_mlflow: ClassVar[bool] = False
     ui_color = "#e8f1fa"
 
@@ -68,9 +71,11 @@ class MlopsOperator(BaseOperator):
         store_uri = StoreHook(self.store_conn_id).uri
         tracking: Tracking | None = MLflowHook(self.mlflow_conn_id).tracking if self.needs_mlflow else None
         log.info("%s: store %s%s", self.step, store_uri, f", MLflow {tracking.source}" if tracking else "")
+        args = self.arguments(context)
+        args.update({name: resolve_path(context, args[name]) for name in self.path_arguments if name in args})
         spec: dict[str, Any] = {
             "step": self.step,
-            "args": self.arguments(context),
+            "args": args,
             "store": store_uri,
             "tracking_uri": tracking.tracking_uri if tracking else None,
             "registry_uri": tracking.registry_uri if tracking else None,
@@ -98,7 +103,7 @@ class GateOperator(MlopsOperator):
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``.
     """
 
-    operator_extra_links = (ReportLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(self, *, fail_on: str = "error", **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,0 +1,265 @@
+"""The kinds of test there are, and the static check of what a user wrote.
+
+A kind is one entry of :data:`KINDS`: which options it takes and the function that runs it,
+``(evidence, spec) -> list[Outcome]``. Nothing here imports a heavy library: operators check their tests as the DAG
+is parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.training.metrics import metric
+
+SEVERITIES = ("error", "warning")
+#: Rows that a metric needs before it says anything.
+METRIC_ROWS = 20
+SLICE_ROWS = 100
+CHAMPION_ROWS = 100
+#: Seconds that the fresh process may take to load the model and answer.
+LOAD_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one option of a kind takes.
+
+    :param says: what it must be, for the message: ``"a number"``.
+    :param default: its value if it is left out; None and not required: absent.
+    :param number: whether it is one; text like ``"0.8"``, as Airflow's templates render, is then read as a number.
+    """
+
+    holds: Callable[[Any], bool]
+    says: str
+    required: bool = False
+    default: Any = None
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of test.
+
+    :param run: ``module:function`` with ``(evidence, spec) -> list[Outcome]``.
+    :param label: the default name of such a test; may use the options in braces.
+    :param any_of: at least one of these options must be given.
+    """
+
+    run: str
+    label: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    any_of: tuple[str, ...] = ()
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _from_zero(value: Any) -> bool:
+    return _number(value) and value >= 0
+
+
+def _rows(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _metric(value: Any) -> bool:
+    return _text(value) or callable(value)
+
+
+def _by(value: Any) -> bool:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return bool(parts) and all(
+        _text(part) or (isinstance(part, (list, tuple)) and len(part) > 0 and all(_text(p) for p in part))
+        for part in parts
+    )
+
+
+def _one_of(*allowed: str) -> Callable[[Any], bool]:
+    return lambda value: value in allowed
+
+
+METRIC = Option(_metric, "the name of a metric, like 'roc_auc', or 'package.module:function'", required=True)
+NUMBER = Option(_number, "a finite number", number=True)
+
+HERE = "airflow_mlops.core.evaluation"
+
+KINDS: dict[str, Kind] = {
+    "metric": Kind(
+        run=f"{HERE}.quality:metric_test",
+        label="{metric}",
+        options={
+            "metric": METRIC,
+            "min": NUMBER,
+            "max": NUMBER,
+            "min_rows": Option(_rows, "a whole number from 1 on", default=METRIC_ROWS, number=True),
+        },
+        any_of=("min", "max"),
+    ),
+    "champion": Kind(
+        run=f"{HERE}.champion:champion_test",
+        label="{metric} against the champion",
+        options={
+            "metric": METRIC,
+            "require": Option(_one_of("not_worse", "better"), "'not_worse' or 'better'", default="not_worse"),
+            "margin": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
+            "min_rows": Option(_rows, "a whole number from 1 on", default=CHAMPION_ROWS, number=True),
+            "on_unclear": Option(_one_of("keep", "promote"), "'keep' or 'promote'", default="keep"),
+        },
+    ),
+    "slices": Kind(
+        run=f"{HERE}.quality:slices_test",
+        label="{metric} by {by}",
+        options={
+            "by": Option(_by, "a column, or a list of columns (a list inside crosses its columns)", required=True),
+            "metric": METRIC,
+            "min": NUMBER,
+            "max": NUMBER,
+            "max_gap": Option(_from_zero, "a number from 0 on", number=True),
+            "min_rows": Option(_rows, "a whole number from 1 on", default=SLICE_ROWS, number=True),
+        },
+        any_of=("min", "max", "max_gap"),
+    ),
+    "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
+    "load": Kind(
+        run=f"{HERE}.infrastructure:load_test",
+        label="loads in a fresh process",
+        options={"timeout": Option(_positive, "seconds above 0", default=LOAD_SECONDS, number=True)},
+    ),
+    "latency": Kind(
+        run=f"{HERE}.infrastructure:latency_test",
+        label="single-row latency",
+        options={"p95_ms": Option(_positive, "milliseconds above 0", required=True, number=True)},
+    ),
+    "size": Kind(
+        run=f"{HERE}.infrastructure:size_test",
+        label="artifact size",
+        options={"max_mb": Option(_positive, "megabytes above 0", required=True, number=True)},
+    ),
+    "custom": Kind(
+        run=f"{HERE}.quality:custom_test",
+        label="{function}",
+        options={
+            "function": Option(_metric, "'package.module:function' or a callable", required=True),
+        },
+    ),
+}
+
+COMMON = {
+    "severity": Option(_one_of(*SEVERITIES), "'error' or 'warning'", default="error"),
+    "name": Option(_text, "a text"),
+}
+
+
+def check_tests(tests: Any, *, rendered: bool = True) -> list[dict[str, Any]]:
+    """Return the tests with defaults filled in and a name each, or say what is wrong with them.
+
+    :param tests: a list of dicts, each with a ``kind``; see :data:`KINDS`.
+    :param rendered: False while the DAG is parsed: values that Airflow has yet to render are then taken as they are.
+    :raises SpecError: for an unknown kind or option (with the nearest), a missing one or a wrong value; the message
+        says which test.
+    """
+    if isinstance(tests, (str, bytes, Mapping)) or not isinstance(tests, (list, tuple)):
+        raise SpecError(f"tests must be a list of dicts like {{'kind': 'signature'}}, got {type(tests).__name__}")
+    if not tests:
+        raise SpecError("tests is empty: nothing would be tested; leave it out for the default tests")
+    names: dict[str, int] = {}
+    checked = []
+    for number, test in enumerate(tests, 1):
+        spec = _check(test, f"test {number}", rendered)
+        names[spec["name"]] = names.get(spec["name"], 0) + 1
+        if names[spec["name"]] > 1:
+            spec["name"] = f"{spec['name']} ({names[spec['name']]})"
+        checked.append(spec)
+    return checked
+
+
+def _check(test: Any, where: str, rendered: bool) -> dict[str, Any]:
+    if not isinstance(test, Mapping):
+        raise SpecError(f"{where} must be a dict like {{'kind': 'signature'}}, got {type(test).__name__}")
+    if "kind" not in test:
+        raise SpecError(f"{where} has no 'kind'; there are: {', '.join(KINDS)}")
+    name = test["kind"]
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        near = did_you_mean(str(name), KINDS)
+        raise SpecError(f"{where}: there is no kind {name!r}{near or ';'} Kinds: {', '.join(KINDS)}", test=where)
+    where = f"{where} ({name})"
+    options = {**COMMON, **kind.options}
+    for key in test:
+        if key != "kind" and key not in options:
+            near = did_you_mean(str(key), options)
+            raise SpecError(f"{where} has no option {key!r}{near or ';'} it takes: {', '.join(options)}", test=where)
+    spec: dict[str, Any] = {"kind": name}
+    for key, option in options.items():
+        if test.get(key) is not None:
+            spec[key] = test[key] if not rendered and _pending(test[key]) else _value(option, key, test[key], where)
+        elif option.required:
+            raise SpecError(f"{where} needs {key!r}: {option.says}", test=where, option=key)
+        elif option.default is not None:
+            spec[key] = option.default
+    if kind.any_of and not any(key in spec for key in kind.any_of):
+        raise SpecError(f"{where} needs a threshold: {' or '.join(map(repr, kind.any_of))}", test=where)
+    if _number(spec.get("min")) and _number(spec.get("max")) and spec["min"] > spec["max"]:
+        raise SpecError(f"{where}: 'min' {spec['min']} is above 'max' {spec['max']}: no value could pass", test=where)
+    spec.setdefault("name", _label(kind, spec))
+    return spec
+
+
+def _value(option: Option, key: str, value: Any, where: str) -> Any:
+    if option.number and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+    if not option.holds(value):
+        raise SpecError(f"{where}: {key!r} must be {option.says}, got {value!r}", test=where, option=key)
+    if key == "metric" and isinstance(value, str) and ":" not in value:
+        try:
+            metric(value)
+        except SpecError as error:
+            raise SpecError(f"{where}: {error.message}", test=where, option=key) from None
+    return value
+
+
+def _pending(value: Any) -> bool:
+    """Return whether Airflow has yet to render a value: a template, or another task's output."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return hasattr(value, "resolve") and hasattr(value, "iter_references")
+
+
+def _label(kind: Kind, spec: dict[str, Any]) -> str:
+    return kind.label.format(**{key: _said(value) for key, value in spec.items()})
+
+
+def identity(specs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return checked tests as JSON that is equal in every process: functions by their import string."""
+    return [
+        {
+            key: f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"
+            if callable(value)
+            else value
+            for key, value in spec.items()
+        }
+        for spec in specs
+    ]
+
+
+def _said(value: Any) -> str:
+    if callable(value):
+        return str(getattr(value, "__name__", type(value).__name__))
+    if isinstance(value, (list, tuple)):
+        return ", ".join("×".join(part) if isinstance(part, (list, tuple)) else str(part) for part in value)
+    return str(value)

@@ -1,0 +1,154 @@
+"""The report of an evaluation: the verdict in one line, and everything behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_mlops.core.evaluation import champion as champions
+from airflow_mlops.core.evaluation.evidence import Champion, Evidence
+from airflow_mlops.core.evaluation.outcome import Outcome
+from airflow_mlops.core.reports import figure as text
+from airflow_mlops.core.training.metrics import metric
+from airflow_mlops.core.vocabulary import Report
+
+
+def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tuple[Report, dict[str, Any]]:
+    """Return the report and its details.
+
+    :param outcomes: of every test, in their order.
+    :param names: the metrics to state.
+    """
+    failed = sorted((one for one in outcomes if not one.passed), key=lambda one: one.severity != "error")
+    severity = failed[0].severity if failed else "ok"
+    figures = {metric(name).name: evidence.figure(evidence.challenger, name)[0] for name in names}
+    comparison = champions.table(evidence, names)
+    metrics: dict[str, Any] = dict(figures)
+    metrics |= {f"champion_{row['metric']}": row["champion"] for row in comparison}
+    if comparison and evidence.champion and evidence.champion.judged:
+        compared = len(evidence.champion.judged.rows)
+        if compared != len(evidence.challenger.rows):
+            # Measured on fewer rows than the model's own figures: state both sides of the comparison.
+            metrics |= {f"challenger_{row['metric']}": row["challenger"] for row in comparison}
+    metrics |= evidence.extra_metrics
+    report = Report(
+        report="model_test",
+        passed=severity != "error",
+        severity=severity,  # type: ignore[arg-type]
+        summary=_summary(evidence, outcomes, failed, figures, comparison),
+        metrics=metrics,
+        checks={"total": len(outcomes), "failed": len(failed)},
+        failures=[one.to_failure() for one in failed],
+        window=evidence.dataset.window,
+        subject=evidence.challenger.copy.ref.digest,
+    )
+    details = {
+        "schema": 1,
+        "kind": "model_test",
+        "tests": [one.to_dict() for one in outcomes],
+        "metrics": metrics,
+        "model": _model(evidence),
+        "dataset": _dataset(evidence),
+        "champion": _champion(evidence.champion, comparison),
+        "slices": evidence.slices,
+        "infrastructure": _infrastructure(evidence),
+        "caveats": _caveats(evidence),
+        "specs": [{k: str(v) if callable(v) else v for k, v in spec.items()} for spec in evidence.specs],
+    }
+    return report, details
+
+
+def _summary(
+    evidence: Evidence,
+    outcomes: list[Outcome],
+    failed: list[Outcome],
+    figures: dict[str, float | None],
+    comparison: list[dict[str, Any]],
+) -> str:
+    rows = f"{len(evidence.challenger.rows):,} rows"
+    if failed:
+        worst = failed[0].brief or failed[0].message
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        warn = "" if failed[0].severity == "error" else " as warnings"
+        return f"{len(failed)} of {len(outcomes)} checks failed{warn} on {rows}. {failed[0].name}: {worst}{more}."
+    line = f"All {len(outcomes)} checks passed on {rows}"
+    first = next((name for name, value in figures.items() if value is not None), None)
+    if first:
+        line += f": {first} {text(figures[first])}"
+        row = next((row for row in comparison if row["metric"] == first and row["champion"] is not None), None)
+        if row and evidence.champion:
+            line += (
+                f", on the rows that the champion has not seen either {text(row['challenger'])} against its "
+                f"{text(row['champion'])}"
+            )
+    if evidence.champion is not None and not evidence.champion.exists:
+        line += "; no champion yet"
+    return line + "."
+
+
+def _model(evidence: Evidence) -> dict[str, Any]:
+    copy = evidence.challenger.copy
+    ref = copy.ref.to_dict()
+    ref.pop("test_dataset", None)
+    return ref | {
+        "verified": copy.verified,
+        "bytes": copy.bytes,
+        "flavors": sorted(copy.metadata.flavors),
+        "inputs": copy.inputs,
+    }
+
+
+def _dataset(evidence: Evidence) -> dict[str, Any]:
+    data = evidence.dataset
+    return {
+        "name": data.name,
+        "uri": data.uri,
+        "digest": data.digest,
+        "window": data.window,
+        "roles": data.roles,
+        "target": evidence.target,
+        "rows": evidence.total_rows,
+        "judged": evidence.rows.count,
+        "left_out": evidence.rows.left_out,
+        "weighted": evidence.weights is not None,
+    }
+
+
+def _champion(champion: Champion | None, comparison: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if champion is None:
+        return None
+    ref = champion.ref
+    rows = champion.rows
+    return {
+        "alias": champion.alias,
+        "exists": champion.exists,
+        "name": ref.name if ref else None,
+        "version": ref.version if ref else None,
+        "digest": ref.digest if ref else None,
+        "uri": ref.uri if ref else None,
+        "trained": (ref.training or {}).get("window") if ref else None,
+        "same": champion.same,
+        "verified": champion.verified,
+        "problem": champion.problem,
+        "rows": rows.count if rows else None,
+        "left_out": rows.left_out if rows else [],
+        "comparison": comparison,
+    }
+
+
+def _infrastructure(evidence: Evidence) -> dict[str, Any]:
+    return {**evidence.infrastructure, "bytes": evidence.challenger.copy.bytes}
+
+
+def _caveats(evidence: Evidence) -> list[str]:
+    found = list(evidence.rows.caveats)
+    if not evidence.challenger.copy.verified:
+        found.insert(
+            0,
+            "The model's files were not verified: nothing is on record of them, and trust='unverified' let that pass.",
+        )
+    champion = evidence.champion
+    if champion and champion.rows:
+        found += champion.rows.caveats
+    if champion and champion.verified is False:
+        found.append("The champion's files were not verified: nothing is on record of them.")
+    return found

@@ -1,0 +1,196 @@
+"""The step ``evaluate_model``: test a model, compare it with the champion, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core import models
+from airflow_mlops.core.data.dataset import read_frame, resolve
+from airflow_mlops.core.errors import EmptyDataError, SpecError
+from airflow_mlops.core.evaluation import champion as champions
+from airflow_mlops.core.evaluation.evidence import Evidence, Judged, judge
+from airflow_mlops.core.evaluation.kinds import KINDS, check_tests, identity
+from airflow_mlops.core.evaluation.loading import ModelCopy, fetch
+from airflow_mlops.core.evaluation.outcome import Outcome
+from airflow_mlops.core.evaluation.quality import check_slices, sanity_test
+from airflow_mlops.core.evaluation.report import build
+from airflow_mlops.core.evaluation.rows import Rows, check_role_columns, leave_out_seen, weights_of
+from airflow_mlops.core.extras import require
+from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.imports import load
+from airflow_mlops.core.reports import publish
+from airflow_mlops.core.training.metrics import default_metrics, metric, task_of
+from airflow_mlops.core.vocabulary import DatasetRef, ModelRef, role_columns
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
+
+
+def evaluate_model(
+    context: StepContext,
+    *,
+    model: Any,
+    dataset: Any = None,
+    tests: Any = None,
+    champion: str | None = None,
+    target: str | None = None,
+    roles: dict[str, Any] | None = None,
+    trust: models.Trust = "recorded",
+    name: str | None = None,
+    show_values: bool = False,
+) -> dict[str, Any]:
+    """Test a model on rows that it was not trained on, and return the report.
+
+    :param model: a model ref, or any MLflow URI; also of a model trained elsewhere.
+    :param dataset: a dataset ref, path, glob or URI; default: the test rows that the model's ref names.
+    :param tests: see :mod:`airflow_mlops.core.evaluation.kinds`; default: signature, a fresh process, and, where a
+        champion is named, not worse than it on the task's first default metric.
+    :param champion: ``name@alias`` of the model to compare with; None: none.
+    :param target: the target column; default: the dataset's target role, else the model's own target.
+    :param roles: added to the dataset's own roles.
+    :param trust: ``"recorded"``, or ``"unverified"`` for a model that nothing is on record of.
+    :param name: the report's title; default: the model's name.
+    :param show_values: show the values that name slices by columns of the ``private`` role.
+    :return: a report of kind ``model_test`` with ``champion_version``, ``model_uri`` and ``model_name``.
+    :raises IntegrityError: if the model's files are not those that were logged.
+    :raises EmptyDataError: if no row is left to test on.
+    """
+    require("pandas", "evaluate_model")
+    require("sklearn", "evaluate_model")
+    specs = _specs(tests, champion)
+    if trust not in ("recorded", "unverified"):
+        raise SpecError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
+    ref = models.resolve(context, model)
+    context.log.info("evaluating %s", ref.uri)
+    data, target = _dataset(context, ref, dataset, target, roles)
+    rival = champions.find(context, champion)
+    with context.store.staging() as scratch:
+        copy = fetch(context, ref, scratch / "model", trust)
+        evidence = _evidence(context, copy, data, target, scratch)
+        evidence.champion, evidence.show_values = rival, show_values
+        evidence.specs = specs or []
+        check_slices([str(column) for column in evidence.frame.columns], evidence.specs)
+        judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
+        champions.compare(evidence, trust, scratch / "champion")
+        crash_point("evaluate.predicted")
+        evidence.specs = specs or _default_tests(evidence)
+        outcomes = _run(evidence)
+        report, details = build(evidence, outcomes, _metric_names(evidence))
+    subject = identity(evidence.specs)
+    return {
+        **publish(
+            context,
+            report,
+            details=details,
+            template="model_test.html",
+            identity=[copy.ref.digest, data.digest, target, subject, champion],
+            title=f"Model test: {name or ref.name or ref.uri}",
+        ),
+        "champion_version": rival.ref.version if rival and rival.exists else None,
+        "model_uri": ref.uri,
+        "model_name": ref.name,
+    }
+
+
+def _specs(tests: Any, champion: str | None) -> list[dict[str, Any]] | None:
+    if tests is None or tests == "":
+        return None
+    specs = check_tests(tests)
+    compared = [spec["name"] for spec in specs if spec["kind"] == "champion"]
+    if compared and not champion:
+        raise SpecError(f"the test {compared[0]!r} needs a champion: pass champion='name@alias'")
+    for spec in specs:
+        # Before anything is downloaded: a name that cannot be imported is a mistake of the spec.
+        if spec["kind"] == "custom":
+            load(spec["function"], f"the function of the test {spec['name']!r}")
+        if "metric" in spec:
+            metric(spec["metric"])
+    return specs
+
+
+def _dataset(
+    context: StepContext, ref: ModelRef, dataset: Any, target: str | None, roles: dict[str, Any] | None
+) -> tuple[DatasetRef, str]:
+    dataset = dataset or ref.test_dataset
+    if not dataset:
+        raise SpecError(f"{ref.uri} has no test dataset on record: pass dataset=")
+    data = resolve(context.store, dataset, roles=roles, target=target)
+    wanted = target or data.roles.get("target") or ref.target
+    if not wanted:
+        raise SpecError("no target: pass target=, or give the dataset the role 'target'")
+    return data, str(wanted)
+
+
+def _evidence(context: StepContext, copy: ModelCopy, data: DatasetRef, target: str, scratch: Path) -> Evidence:
+    """Read the dataset and choose the rows that the model is judged on.
+
+    :raises EmptyDataError: if none is left.
+    """
+    frame = read_frame(context.store, data)
+    check_role_columns(frame, data.roles, target)
+    total = len(frame)
+    if not total:
+        raise EmptyDataError(f"the dataset {data.name!r} has no rows: there is nothing to test the model on")
+    labelled = frame[target].notna().to_numpy()
+    frame = frame[labelled].reset_index(drop=True)
+    if not len(frame):
+        raise EmptyDataError(f"all {total:,} rows of the dataset {data.name!r} lack the target {target!r}")
+    rows = Rows(kept=frame[target].notna().to_numpy())
+    if len(frame) < total:
+        rows.left_out.append({"why": f"without a value of the target {target}", "rows": total - len(frame)})
+    leave_out_seen(rows, context.store, copy.ref, frame, data.roles, "the model")
+    if not rows.count:
+        why = "; ".join(f"{entry['rows']:,} {entry['why']}" for entry in rows.left_out)
+        raise EmptyDataError(
+            f"no row of the dataset {data.name!r} is left to test the model on ({why}); test it on rows that it has "
+            "not seen"
+        )
+    context.log.info("testing on %s of %s rows", f"{rows.count:,}", f"{total:,}")
+    return Evidence(
+        context=context,
+        dataset=data,
+        frame=frame,
+        target=target,
+        roles=data.roles,
+        weights=weights_of(frame, data.roles),
+        rows=rows,
+        challenger=Judged(copy=copy, rows=rows.kept.nonzero()[0]),
+        scratch=scratch,
+        not_features=[target, *role_columns(data.roles)],
+        total_rows=total,
+    )
+
+
+def _default_tests(evidence: Evidence) -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = [{"kind": "signature"}, {"kind": "load"}]
+    if evidence.champion is not None:
+        names = _default_metrics(evidence)
+        tests.append({"kind": "champion", "metric": names[0]})
+    return check_tests(tests)
+
+
+def _default_metrics(evidence: Evidence) -> list[str]:
+    truth = evidence.truth(evidence.challenger.rows)
+    return default_metrics(task_of(truth, evidence.challenger.predictions))
+
+
+def _metric_names(evidence: Evidence) -> list[Any]:
+    """Return the metrics of the report: those that the tests name first, then the task's own."""
+    named = [spec["metric"] for spec in evidence.specs if "metric" in spec]
+    found: dict[str, Any] = {}
+    for name in [*named, *_default_metrics(evidence)]:
+        found.setdefault(metric(name).name, name)
+    return list(found.values())
+
+
+def _run(evidence: Evidence) -> list[Outcome]:
+    outcomes = sanity_test(evidence)
+    for spec in evidence.specs:
+        run = load(KINDS[spec["kind"]].run, f"the kind {spec['kind']!r}")
+        found = run(evidence, spec)
+        outcomes += found
+        failed = [one for one in found if not one.passed]
+        for one in failed or found[:1]:
+            evidence.context.log.info("%s %s: %s", "failed" if failed else "passed", one.name, one.brief or one.message)
+    return outcomes
