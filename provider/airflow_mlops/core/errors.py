@@ -135,5 +135,5 @@ class CredentialsError(MlopsError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.faults import crash_point
-from airflow_mlops.core.vocabulary import MAX_FAILURES, Report, clean
+from airflow_mlops.core.plain import clean
+from airflow_mlops.core.vocabulary import MAX_FAILURES, Report
 
 if TYPE_CHECKING:
     import jinja2

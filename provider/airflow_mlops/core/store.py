@@ -7,10 +7,12 @@ could meet. :class:`LocalStore` keeps objects as files; another back end is one 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
@@ -22,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError, UnsupportedError
-from airflow_mlops.core.vocabulary import clean
+from airflow_mlops.core.plain import clean
 
 __all__ = ["LocalStore", "Store", "open_store", "safe_name"]
 
@@ -238,17 +240,43 @@ class LocalStore(Store):
     def staging_folder(self) -> str:  # noqa: D102
         self._staging_root.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        return tempfile.mkdtemp(dir=self._staging_root, prefix="w-")
+        return tempfile.mkdtemp(dir=self._staging_root, prefix=f"w-{_process_space()}-{os.getpid()}-")
 
     def _sweep(self) -> None:
         """Remove what writers that were killed left behind."""
         newest = max((self._staging_root.stat().st_mtime, 0.0))
         for folder in self._staging_root.iterdir():
             try:
-                if newest - folder.stat().st_mtime > STALE_SECONDS:
+                if _writer_is_dead(folder.name) or newest - folder.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
             except FileNotFoundError:
                 continue
+
+
+@functools.lru_cache(maxsize=1)
+def _process_space() -> str:
+    """Return a name for this boot of this machine, container by container: where a process id means something."""
+    parts = [socket.gethostname()]
+    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
+        try:
+            parts.append(read())
+        except OSError:
+            continue
+    return digests.hex_of(digests.of_json(parts))[:12]
+
+
+def _writer_is_dead(folder: str) -> bool:
+    """Return whether a staging folder's writer was a process of this machine that is no more."""
+    match = re.match(r"w-([0-9a-f]{12})-(\d+)-", folder)
+    if not match or match[1] != _process_space():
+        return False
+    try:
+        os.kill(int(match[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _flush(path: Path) -> None:

@@ -1,25 +1,22 @@
 """The plain JSON dicts that go from task to task, as frozen dataclasses.
 
-What stands in XCom is always ``to_dict()`` of one of these: ``"schema": 1``, a ``"kind"``, JSON values only (NaN and
-infinity become null, numpy scalars become Python's), at most :data:`XCOM_LIMIT` bytes. Readers accept every earlier
-schema and ignore fields they do not know.
+What stands in XCom is always ``to_dict()`` of one of these: ``"schema": 1``, a ``"kind"``, JSON values only (see
+:func:`airflow_mlops.core.plain.clean`), trimmed by :func:`airflow_mlops.core.xcom.fit_xcom`. Readers accept every
+earlier schema and ignore fields they do not know.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.plain import clean as clean
 
 SCHEMA = 1
-#: Bytes of JSON that one task may put into XCom.
-XCOM_LIMIT = 16 * 1024
 #: Columns that a dataset ref lists; beyond, they stand in the store.
 MAX_COLUMNS = 100
 #: Failures that a report carries; the details have all of them.
@@ -29,32 +26,6 @@ ROLE_NAMES = ("key", "time", "available_at", "target", "weight", "group", "priva
 
 Severity = Literal["ok", "warning", "error"]
 T = TypeVar("T", bound="Thing")
-
-
-def clean(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it: NaN and infinity null, numpy and datetime values plain, tuples lists.
-
-    :param value: any value made of dicts, lists, scalars, numpy scalars and arrays, dates, paths.
-    """
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(clean(k)): clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((clean(v) for v in value), key=str)
-    if hasattr(value, "to_dict") and isinstance(value, Thing):
-        return value.to_dict()
-    if hasattr(value, "tolist"):
-        return clean(value.tolist())
-    if isinstance(value, (dt.datetime, dt.date)):
-        return value.isoformat()
-    return str(value)
 
 
 def utc_now() -> str:
@@ -86,7 +57,7 @@ class Thing:
         if kind != cls.kind:
             raise SpecError(f"expected a {cls.kind}, got a {kind}", expected=cls.kind, got=kind)
         schema = value.get("schema", SCHEMA)
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema > SCHEMA:
             raise SpecError(
                 f"this {kind} has schema {schema}; this version of airflow-provider-mlops reads up to {SCHEMA}: "
                 "upgrade it where this task runs"
@@ -126,7 +97,10 @@ class Window(Thing):
             raise SpecError(f"a window is {{'start', 'end'}} or {{'end', 'length': '7d'}}, got {value!r}")
         end = parse_instant(value["end"])
         if value.get("length"):
-            start = end - parse_duration(value["length"])
+            try:
+                start = end - parse_duration(value["length"])
+            except OverflowError as error:
+                raise SpecError(f"the window of length {value['length']!r} would start before the year 1") from error
         elif value.get("start"):
             start = parse_instant(value["start"])
         else:
@@ -143,8 +117,11 @@ def parse_instant(value: Any) -> dt.datetime:
     elif isinstance(value, dt.date):
         instant = dt.datetime(value.year, value.month, value.day)
     else:
+        text = re.sub(r"[Zz]$", "+00:00", str(value).strip())
+        # Python 3.10 reads fractions of three or six digits only.
+        text = re.sub(r"\.(\d+)", lambda match: "." + match[1][:6].ljust(6, "0"), text)
         try:
-            instant = dt.datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+            instant = dt.datetime.fromisoformat(text)
         except ValueError as error:
             raise SpecError(f"{value!r} is not an instant in ISO 8601, like 2013-03-01 or 2013-03-01T06:00Z") from error
     return instant if instant.tzinfo else instant.replace(tzinfo=dt.timezone.utc)
@@ -159,7 +136,10 @@ def parse_duration(value: Any) -> dt.timedelta:
     if not match:
         raise SpecError(f"{value!r} is not a duration like '28d', '12h', '30m', '45s' or '4w'")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[match[2]]
-    return dt.timedelta(**{unit: float(match[1])})
+    try:
+        return dt.timedelta(**{unit: float(match[1])})
+    except OverflowError as error:
+        raise SpecError(f"{value!r} is longer than a duration can be") from error
 
 
 def check_roles(roles: dict[str, Any] | None) -> dict[str, Any]:
@@ -169,7 +149,8 @@ def check_roles(roles: dict[str, Any] | None) -> dict[str, Any]:
     """
     for name in roles or {}:
         if name not in ROLE_NAMES:
-            raise SpecError(f"{name!r} is not a role{did_you_mean(name, ROLE_NAMES)} Roles: {', '.join(ROLE_NAMES)}")
+            hint = did_you_mean(name, ROLE_NAMES) or "."
+            raise SpecError(f"{name!r} is not a role{hint} Roles: {', '.join(ROLE_NAMES)}")
     return {name: value for name, value in (roles or {}).items() if value not in (None, "", [])}
 
 
@@ -299,43 +280,3 @@ class LedgerEntry(Thing):
     evidence_waived: bool = False
     run: dict[str, Any] | None = None
     at: str = field(default_factory=utc_now)
-
-
-def fit_xcom(value: dict[str, Any], limit: int = XCOM_LIMIT) -> dict[str, Any]:
-    """Return the dict trimmed to at most ``limit`` bytes of JSON.
-
-    What goes first, until it fits: the failures from the least bad one on, long failure messages, the columns of
-    dataset refs, metrics. Each cut is named in ``trimmed``; everything stands in the store, under ``details_uri``
-    or ``schema_uri``.
-
-    :raises SpecError: if it is still too large when nothing more may go.
-    """
-
-    def size(candidate: dict[str, Any]) -> int:
-        return len(json.dumps(candidate, ensure_ascii=False).encode())
-
-    value = clean(value)
-    if size(value) <= limit:
-        return value
-    trimmed: list[str] = []
-    value = {**value, "trimmed": trimmed}
-    if isinstance(value.get("failures"), list):
-        value["failures"] = [
-            {k: (v[:300] + "…" if isinstance(v, str) and len(v) > 300 else v) for k, v in failure.items()}
-            for failure in value["failures"]
-        ]
-        trimmed.append("failures")
-        while value["failures"] and size(value) > limit:
-            value["failures"] = value["failures"][:-1]
-    for holder, key in (
-        (value, "columns"),
-        (value.get("test_dataset"), "columns"),
-        (value.get("dataset"), "columns"),
-        (value, "metrics"),
-    ):
-        if size(value) > limit and isinstance(holder, dict) and holder.get(key):
-            holder[key] = {} if key == "metrics" else None
-            trimmed.append(key)
-    if size(value) > limit:
-        raise SpecError(f"the result has {size(value)} bytes after trimming; XCom takes {limit}")
-    return value
