@@ -7,6 +7,7 @@ could meet. :class:`LocalStore` keeps objects as files; another back end is one 
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -23,24 +24,28 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError, UnsupportedError
+from airflow_mlops.core.errors import CannotReachError, IntegrityError, NotFoundError, SpecError, UnsupportedError
 from airflow_mlops.core.plain import clean
 
 __all__ = ["LocalStore", "Store", "open_store", "safe_name"]
 
 #: Left-over temporary files older than this many seconds belong to no living writer.
 STALE_SECONDS = 24 * 3600
+#: Folder of a local store for what is not yet published.
+STAGING = ".staging"
 
 
 def safe_name(text: str) -> str:
     """Return a name that is safe as one part of a key: readable, and unequal for unequal texts.
 
-    Letters, digits, ``.``, ``_``, ``-`` stay; if anything was replaced, eight digits of the text's digest follow.
+    Letters, digits, ``.``, ``_``, ``-`` stay; if anything was replaced, sixteen digits of the text's digest follow.
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip(".") or "_"
-    if plain == text and len(text) <= 100:
+    # A text that looks as if it had a digest gets one too, or it could meet the text that the digest is of.
+    if plain == text and len(text) <= 100 and not re.search(r"-[0-9a-f]{16}$", text):
         return plain
-    return f"{plain[:80]}-{digests.hex_of(digests.of_bytes(text.encode()))[:8]}"
+    digest = digests.hex_of(digests.of_bytes(text.encode("utf-8", "surrogatepass")))
+    return f"{plain[:80]}-{digest[:16]}"
 
 
 class Store(ABC):
@@ -132,7 +137,10 @@ class Store(ABC):
     def key_of(self, uri: str) -> str | None:
         """Return the key of an object of this store, or None for a URI that is elsewhere."""
         prefix = self.uri + "/"
-        return check_key(uri[len(prefix) :]) if uri.startswith(prefix) else None
+        try:
+            return check_key(uri[len(prefix) :]) if uri.startswith(prefix) else None
+        except SpecError:
+            return None
 
 
 def check_key(key: str) -> str:
@@ -150,7 +158,7 @@ class LocalStore(Store):
     """A store in a local folder.
 
     A publish writes a temporary file on the same file system, flushes it to disk, and links (create) or renames
-    (replace) it into place; then the folder is flushed. Temporary files live in ``.staging``, which no listing shows.
+    (replace) it into place; then the folder is flushed. Temporary files live in ``.staging``, which has no keys.
 
     :param root: the folder; made on first write.
     """
@@ -164,7 +172,7 @@ class LocalStore(Store):
         path = Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
         try:
             return check_key(path.relative_to(self.root).as_posix())
-        except ValueError:
+        except (ValueError, SpecError):
             return None
 
     def uri_of(self, key: str) -> str:
@@ -173,38 +181,30 @@ class LocalStore(Store):
 
     def path_of(self, key: str) -> Path:
         """Return the file of an object."""
-        return self.root / check_key(key)
+        if check_key(key).partition("/")[0] == STAGING:
+            raise SpecError(f"{key!r} is not a store key: {STAGING} holds what is not yet published")
+        return self.root / key
 
     def put_bytes(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:  # noqa: D102
-        with self.staging() as folder:
+        with self._errors(), self.staging() as folder:
             path = folder / "object"
             path.write_bytes(data)
             return self.put_file(key, path, if_absent=if_absent)
 
     def put_file(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> bool:  # noqa: D102
-        target = self.path_of(key)
-        if if_absent and target.exists():
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = Path(path)
-        if self._staging_root not in source.parents:
-            with self.staging() as folder:
-                copy = folder / "object"
-                shutil.copyfile(source, copy)
-                return self.put_file(key, copy, if_absent=if_absent)
-        _flush(source)
-        if if_absent:
-            try:
-                os.link(source, target)
-            except FileExistsError:
+        target, source = self.path_of(key), Path(os.path.abspath(path))
+        with self._errors():
+            if if_absent and target.exists():
+                _flush(target.parent)  # the winner may have died before it did
                 return False
-        else:
-            # A second name keeps the caller's file where it is.
-            second = source.with_name(f"{source.name}.{uuid.uuid4().hex}")
-            os.link(source, second)
-            os.replace(second, target)
-        _flush(target.parent)
-        return True
+            if self.root / STAGING not in source.parents:
+                with self.staging() as folder:
+                    copy = folder / "object"
+                    shutil.copyfile(source, copy)
+                    return self.put_file(key, copy, if_absent=if_absent)
+            _make_folder(target.parent)
+            _flush(source)
+            return _create(source, target) if if_absent else _replace(source, target)
 
     def get_bytes(self, key: str) -> bytes:  # noqa: D102
         with self.open_input(key) as file:
@@ -214,43 +214,110 @@ class LocalStore(Store):
         return self.path_of(key).is_file()
 
     def keys(self, prefix: str = "") -> Iterator[str]:  # noqa: D102
-        start = self.root / check_key(prefix) if prefix else self.root
-        if start.is_file():
+        start = self.path_of(prefix) if prefix else self.root
+        if prefix and start.is_file():
             yield prefix
             return
-        found = []
-        for folder, folders, files in os.walk(start):
-            folders[:] = [name for name in folders if name != ".staging"]
-            found += [(Path(folder) / name).relative_to(self.root).as_posix() for name in files]
-        yield from sorted(found)
+        yield from sorted(_files(str(start), f"{prefix}/" if prefix else ""))
 
     def delete(self, key: str) -> None:  # noqa: D102
-        self.path_of(key).unlink(missing_ok=True)
+        with self._errors():
+            self.path_of(key).unlink(missing_ok=True)
 
     def open_input(self, key: str) -> IO[bytes]:  # noqa: D102
         try:
-            return open(self.path_of(key), "rb")
+            with self._errors():
+                return open(self.path_of(key), "rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFoundError(f"there is no object {key!r} in the store at {self.uri}", key=key) from error
 
-    @property
-    def _staging_root(self) -> Path:
-        return self.root / ".staging"
-
     def staging_folder(self) -> str:  # noqa: D102
-        self._staging_root.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        return tempfile.mkdtemp(dir=self._staging_root, prefix=f"w-{_process_space()}-{os.getpid()}-")
+        staging = self.root / STAGING
+        with self._errors():
+            staging.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(dir=staging, prefix=f"w-{_process_space()}-{os.getpid()}-")
+            _sweep(staging, now=os.stat(folder).st_mtime)
+        return folder
 
-    def _sweep(self) -> None:
-        """Remove what writers that were killed left behind."""
-        newest = max((self._staging_root.stat().st_mtime, 0.0))
-        for folder in self._staging_root.iterdir():
-            try:
-                if _writer_is_dead(folder.name) or newest - folder.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
-            except FileNotFoundError:
-                continue
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what an operator of the machine must mend into an error that says so."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise SpecError(
+                    f"the store at {self.uri} cannot be used: {error.strerror} ({error.filename}); "
+                    "give the user that runs this the right to read and write there, or name another folder",
+                    uri=self.uri,
+                ) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+                raise CannotReachError(
+                    f"the store at {self.uri} cannot be written now: {error.strerror}", uri=self.uri
+                ) from error
+            if error.errno in (errno.EXDEV, errno.ENOTSUP, errno.ENOSYS):
+                raise UnsupportedError(
+                    f"the store at {self.uri} must be one file system with hard links: a conditional create needs them",
+                    uri=self.uri,
+                ) from error
+            raise
+
+
+def _create(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+        created = True
+    except FileExistsError:
+        # Over NFS the answer to a link that was made may get lost, and the second try finds it made.
+        created = os.path.samefile(source, target)
+    _flush(target.parent)
+    return created
+
+
+def _replace(source: Path, target: Path) -> bool:
+    # A second name keeps the caller's file where it is.
+    second = source.with_name(f"{source.name}.{uuid.uuid4().hex}")
+    os.link(source, second)
+    os.replace(second, target)
+    _flush(target.parent)
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with its parents, and flush the names of those that are new."""
+    new = []
+    while not folder.is_dir():
+        new.append(folder)
+        folder = folder.parent
+    for one in reversed(new):
+        one.mkdir(exist_ok=True)
+        _flush(one.parent)
+
+
+def _files(folder: str, prefix: str) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            if prefix or entry.name != STAGING:
+                yield from _files(entry.path, f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            yield prefix + entry.name
+
+
+def _sweep(staging: Path, now: float) -> None:
+    """Remove what writers that were killed left behind.
+
+    :param now: the file system's own time, which another machine's clock need not share.
+    """
+    for folder in staging.iterdir():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+            if _writer_is_dead(folder.name) or now - touched > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.lru_cache(maxsize=1)
@@ -286,11 +353,17 @@ def _flush(path: Path) -> None:
 
 
 def open_store(uri: str) -> Store:
-    """Return the store at a URI: a path or ``file://`` for a local folder.
+    """Return the store at a URI: an absolute path or ``file://`` for a local folder.
 
+    :raises SpecError: for a relative path, or one on another machine.
     :raises UnsupportedError: for a scheme without a back end.
     """
-    parts = urlsplit(uri)
-    if parts.scheme in ("", "file"):
-        return LocalStore(unquote(parts.path))
-    raise UnsupportedError(f"there is no store back end for {parts.scheme}:// yet; use a local folder", uri=uri)
+    parts = urlsplit(uri) if "://" in uri or uri.startswith("file:") else None
+    if parts is not None and parts.scheme != "file":
+        raise UnsupportedError(
+            f"there is no store back end for {parts.scheme}:// yet; use a local folder", scheme=parts.scheme
+        )
+    path = unquote(parts.path) if parts else uri
+    if not os.path.isabs(path) or (parts and parts.netloc not in ("", "localhost")):
+        raise SpecError(f"a store is an absolute path or file:///..., got {uri!r}")
+    return LocalStore(path)
