@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import Window, check_roles
-from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
+from airflow_mlops.operators.base import BACKEND_FIELDS, GateOperator, MlopsOperator
+from airflow_mlops.operators.paths import resolve_path
 from airflow_mlops.operators.window import DATA_INTERVAL, window_of
 
 if TYPE_CHECKING:
@@ -93,3 +94,86 @@ class SnapshotDataOperator(MlopsOperator):
                 {"id": digests.of_json(ref), "dataset": ref, "window": result.get("window")}
             )
         return result
+
+
+class ValidateDataOperator(GateOperator):
+    """Hold a dataset to expectations of Great Expectations, and tell schema skew from value skew.
+
+    Returns a report of kind ``validation``: ``passed``, ``severity``, ``summary``, ``metrics`` (``schema_skew``,
+    ``value_skew``, ``rows``, ``columns``, ``expectations``), ``checks``, ``failures``, ``subject`` (the dataset's
+    digest), ``report_uri`` (HTML), ``details_uri`` (JSON) and ``dataset``: the ref to go on with. It is pushed before
+    the task fails. No value of the data is in it.
+
+    Severity ``critical`` (the default of an expectation) fails the report, ``warning`` is a warning, ``info`` is
+    recorded only. A column that is missing, or of a type that an expectation cannot work on, is schema skew and an
+    error whatever the severity of the expectations about its values; ``expect_column_to_exist`` grades its absence.
+    Types answer to Arrow's, pandas' and Python's names, whichever version of pandas runs.
+
+    :param dataset: a dataset ref, such as ``snapshot.output``, or a path, glob or URI that is read in place.
+        (templated)
+    :param expectations: a list of ``{"type", "kwargs", "severity"}`` as Great Expectations writes it, a suite as a dict
+        with ``expectations``, the path of a ``.json``, ``.yaml`` or ``.yml`` file with either, relative to the DAG
+        bundle or the DAG's file, a function without arguments that returns a list, or its
+        ``"package.module:function"``. (templated)
+    :param roles: what columns mean, added to the dataset's own; ``private`` ones never show a value. (templated)
+    :param target: short for ``roles={"target": ...}``. (templated)
+    :param name: what to call a dataset that is read in place; default: after the file or its folder. (templated)
+    :param show_values: put up to 20 failing values of each expectation into the report's page and details. They may be
+        personal data.
+    :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
+    :raises ValueError: in the constructor, for an empty list, and for a role or ``show_values`` that cannot be.
+    """
+
+    step = "validate_data"
+    step_arguments = ("dataset", "expectations", "roles", "target", "name", "show_values")
+    template_fields: Sequence[str] = (
+        "dataset",
+        "expectations",
+        "roles",
+        "target",
+        "name",
+        "fail_on",
+        *BACKEND_FIELDS,
+    )
+    template_fields_renderers = {"dataset": "json", "expectations": "json", "roles": "json"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        dataset: dict[str, Any] | str,
+        expectations: Any,
+        roles: dict[str, Any] | None = None,
+        target: str | None = None,
+        name: str | None = None,
+        show_values: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(expectations, (list, tuple, dict)) and not expectations:
+            raise ValueError("expectations is empty: a validation that checks nothing passes everything")
+        if not isinstance(show_values, bool):
+            raise ValueError(f"show_values must be True or False, got {show_values!r}")
+        if isinstance(roles, dict):
+            try:
+                check_roles(roles)
+            except SpecError as error:
+                raise ValueError(error.message) from None
+        self.dataset = dataset
+        # Airflow would call a callable in a template field, with the context; what it shows is the name.
+        self.expectations_function = expectations if callable(expectations) else None
+        self.expectations = _name_of(expectations) if callable(expectations) else expectations
+        self.roles = roles
+        self.target = target
+        self.name = name
+        self.show_values = show_values
+
+    def arguments(self, context: Context) -> dict[str, Any]:
+        """Return the step's arguments, with the function itself or where its file is."""
+        expectations = self.expectations_function or self.expectations
+        if isinstance(expectations, str) and expectations.lower().endswith((".json", ".yaml", ".yml")):
+            expectations = resolve_path(context, expectations)
+        return {**super().arguments(context), "expectations": expectations}
+
+
+def _name_of(function: Any) -> str:
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
