@@ -1,0 +1,233 @@
+"""A fitted model as a folder of MLflow: one estimator with its features, code, types, signature, requirements.
+
+The folder loads in a process that has neither the user's project on its path nor this provider installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.errors import SpecError, UnsupportedError, did_you_mean
+from airflow_mlops.core.extras import require
+from airflow_mlops.core.training import provenance
+from airflow_mlops.core.training.fitting import name_of
+
+if TYPE_CHECKING:
+    import pandas
+
+#: Libraries whose types a model may always have.
+TRUSTED_LIBRARIES = ("sklearn", "numpy", "scipy", "pandas")
+#: Types of Python's own that run nothing but what they hold, which is checked as well.
+TRUSTED_TYPES = ("functools.partial", "collections.OrderedDict", "collections.defaultdict", "collections.Counter")
+#: A value of a text column stands in the input example only if so many rows share it.
+COMMON = 5
+
+
+def assemble(features: Callable[..., Any] | None, fitted: Any) -> Any:
+    """Return the estimator that is logged: the fitted one, with the features function before it.
+
+    :raises SpecError: if the function cannot be imported by another process.
+    """
+    if features is None:
+        return fitted
+    if not provenance.importable(features):
+        raise SpecError(
+            f"the features function {name_of(features)} is logged inside the model, so other processes must be able to "
+            "import it: put it at the top level of a module beside the DAG file, not in the DAG file or in a function"
+        )
+    pipeline = require("sklearn.pipeline", "training a model")
+    preprocessing = require("sklearn.preprocessing", "training a model")
+    return pipeline.Pipeline([("features", preprocessing.FunctionTransformer(features)), ("model", fitted)])
+
+
+def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Return the types that skops must be told to trust, and the modules they are from.
+
+    :param own: the user's top packages: those of the trainer, of the features and of what these import.
+    :param trusted_types: further types or functions, as dotted names.
+    :raises UnsupportedError: if the model cannot be written without pickle, or has types of other libraries.
+    """
+    skops = require("skops.io", "logging a model")
+    try:
+        untrusted = skops.get_untrusted_types(data=skops.dumps(model))
+    except Exception as error:
+        raise UnsupportedError(
+            f"the model ({_kind(model)}) cannot be stored without pickle: {type(error).__name__}: {str(error)[:300]} "
+            "Its functions and classes must stand at the top level of a module"
+        ) from error
+    allowed = {*TRUSTED_LIBRARIES, *own}
+    extra = {*TRUSTED_TYPES, *trusted_types}
+    refused = [t for t in untrusted if t.partition(".")[0] not in allowed and t not in extra]
+    if refused:
+        near = did_you_mean(refused[0], trusted_types)
+        raise UnsupportedError(
+            f"the model has types that are not on the allow-list: {', '.join(refused[:10])}{near} A model that is "
+            f"loaded runs their code; if you trust them, pass trusted_types={refused[:10]!r}",
+            types=refused,
+        )
+    return list(untrusted), {name for t in untrusted if (name := _module_of(t))}
+
+
+def _module_of(dotted: str) -> str | None:
+    """Return the longest part of a dotted name that is a module."""
+    parts = dotted.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            if name in sys.modules or importlib.util.find_spec(name) is not None:
+                return name
+        except (ImportError, AttributeError, ValueError):
+            continue
+    return None
+
+
+def _kind(model: Any) -> str:
+    steps = getattr(model, "steps", None)
+    return _kind(steps[-1][1]) if steps else type(model).__name__
+
+
+def signature_of(raw: pandas.DataFrame, labels: Any, logger: Any) -> Any:
+    """Return MLflow's signature of the raw feature columns; a column with nulls is optional.
+
+    A column of a type that MLflow has no name for is listed as ``Any``, and the log says so.
+    """
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    specs, unnamed = [], []
+    for name in raw.columns:
+        column = raw[[name]]
+        rows = column.dropna().head(1000)
+        with warnings.catch_warnings(), _quiet("mlflow.models.signature"):
+            warnings.simplefilter("ignore")
+            found = infer_signature(rows if len(rows) else column.head(1000)).inputs.inputs[0]
+        if found.name is None:
+            unnamed.append(f"{name} ({column[name].dtype})")
+        kind = AnyType() if found.name is None else found.type
+        specs.append(ColSpec(kind, name=str(name), required=not bool(column[name].isna().any())))
+    if unnamed:
+        logger.warning("MLflow's signature has no type for %s; they are not checked at prediction", ", ".join(unnamed))
+    with warnings.catch_warnings(), _quiet("mlflow.models.signature"):
+        warnings.simplefilter("ignore")
+        outputs = infer_signature(raw.head(1), labels[:1000]).outputs if len(raw.columns) else None
+    return ModelSignature(inputs=Schema(specs), outputs=outputs)
+
+
+class _quiet:  # noqa: N801
+    """Silence one logger below errors for a while."""
+
+    def __init__(self, name: str) -> None:
+        import logging
+
+        self.logger, self.level = logging.getLogger(name), logging.ERROR
+
+    def __enter__(self) -> None:
+        self.before = self.logger.level
+        self.logger.setLevel(self.level)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.before)
+
+
+def example_of(raw: pandas.DataFrame) -> pandas.DataFrame:
+    """Return one made-up row: each column's median, or its most common value.
+
+    A text that fewer than 5 rows share could point at a person, so it is left empty; no row of the data is copied.
+    """
+    pandas = require("pandas", "logging a model")
+    types = pandas.api.types
+    row: dict[str, Any] = {}
+    for name in raw.columns:
+        column = raw[name]
+        known = column.dropna()
+        if types.is_bool_dtype(column) or known.empty or not _ordered(column):
+            counts = known.value_counts() if _hashable(known) else known.iloc[:0]
+            common = not counts.empty and (int(counts.iloc[0]) >= COMMON or types.is_bool_dtype(column))
+            value = counts.index[0] if common else ("" if types.is_string_dtype(known) and not known.empty else None)
+            row[name] = pandas.Series([value], dtype=column.dtype)
+        else:
+            row[name] = pandas.Series([known.quantile(0.5, interpolation="nearest")]).astype(column.dtype)
+    return pandas.DataFrame(row, columns=raw.columns)  # type: ignore[no-any-return]
+
+
+def _ordered(column: pandas.Series) -> bool:
+    pandas = require("pandas", "logging a model")
+    return bool(
+        pandas.api.types.is_numeric_dtype(column)
+        or pandas.api.types.is_datetime64_any_dtype(column)
+        or pandas.api.types.is_timedelta64_dtype(column)
+    )
+
+
+def _hashable(column: pandas.Series) -> bool:
+    return len(column) > 0 and getattr(type(column.iloc[0]), "__hash__", None) is not None
+
+
+def copy_code(own: dict[str, Path], folder: Path) -> list[str]:
+    """Copy the ``.py`` files of the user's packages below a folder and return the copies, one a package.
+
+    :param own: top package or module -> its folder or file.
+    """
+    copies = []
+    for top, root in sorted(own.items()):
+        target = folder / (f"{top}.py" if root.is_file() else top)
+        if root.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root, target)
+        else:
+            for file in root.rglob("*.py"):
+                place = target / file.relative_to(root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place)
+        copies.append(str(target))
+    return copies
+
+
+def write_model(
+    model: Any,
+    folder: Path,
+    *,
+    features: Callable[..., Any] | None,
+    own: set[str],
+    trusted_types: list[str],
+    mlflow_model: Any,
+    signature: Any,
+    example: pandas.DataFrame | None,
+    scratch: Path,
+) -> list[str]:
+    """Write an estimator as an MLflow model folder and return its pinned requirements.
+
+    :param own: the user's top packages, whose types are trusted.
+    :param mlflow_model: MLflow's ``Model`` with the ids it is to carry.
+    :param scratch: a folder for the copy of the code.
+    """
+    import mlflow.sklearn
+
+    types, modules = types_of(model, own, trusted_types)
+    if features is not None:
+        modules.add(inspect.unwrap(features).__module__)
+    sources = provenance.sources_of(modules)
+    libraries = {*provenance.BASE, *sources.third_party, type(model).__module__.partition(".")[0]}
+    pinned = provenance.requirements(provenance.versions_of(libraries - set(sources.own)))
+    mlflow.sklearn.save_model(
+        model,
+        str(folder),
+        mlflow_model=mlflow_model,
+        code_paths=copy_code(sources.own, scratch) or None,
+        signature=signature,
+        input_example=example,
+        pip_requirements=pinned,
+        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
+        skops_trusted_types=types,
+    )
+    for cache in list(folder.rglob("__pycache__")):
+        shutil.rmtree(cache, ignore_errors=True)
+    return pinned
