@@ -1,8 +1,8 @@
 """``python -m airflow_mlops.core --spec SPEC.json --report REPORT.json``: run one step without Airflow.
 
 Exit code 0: the step ended and REPORT holds its result (a gate's verdict may still be "not passed"). 1: it failed
-for a known reason, and REPORT holds ``{"error": {"type", "message", "retryable", "fields"}}``. Anything else: it
-crashed.
+for a known reason. 2: the command line is wrong, nothing was run. 70: it crashed. After 1 and 70 REPORT holds
+``{"error": {"type", "message", "retryable", "fields"}}``; after a signal there is no REPORT.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.plain import clean
 from airflow_mlops.core.steps import run_step
+from airflow_mlops.core.tracking import strip_credentials
+
+KNOWN_FAILURE = 1
+CRASH = 70
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,14 +31,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--spec", required=True, help="JSON file: step, args, store, tracking_uri, key")
     parser.add_argument("--report", required=True, help="where the result goes, as JSON")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     report = Path(options.report)
+    if not report.parent.is_dir():
+        parser.error(f"--report {report}: the folder {report.parent} does not exist")
+    report.unlink(missing_ok=True)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         _write(report, run_step(_read(options.spec)))
     except MlopsError as error:
         _write(report, {"error": error.to_dict()})
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return KNOWN_FAILURE
+    except Exception as error:
+        traceback.print_exc()
+        text = strip_credentials(f"{type(error).__name__}: {error}")
+        _write(report, {"error": {"type": type(error).__name__, "message": text, "retryable": False, "fields": {}}})
+        return CRASH
     return 0
 
 
@@ -48,7 +62,7 @@ def _read(path: str) -> dict[str, Any]:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+    temporary.write_text(json.dumps(clean(value), ensure_ascii=False, indent=1), encoding="utf-8")
     os.replace(temporary, path)
 
 

@@ -17,8 +17,18 @@ def of_bytes(data: bytes) -> str:
 
 
 def of_json(value: Any) -> str:
-    """Return the digest of a JSON value: keys sorted, no white space, UTF-8."""
-    return of_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str).encode())
+    """Return the digest of a JSON value: keys sorted, no white space, UTF-8.
+
+    A callable or class counts by its import name, anything else that is no JSON by its text.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_text)
+    return of_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _text(value: Any) -> str:
+    # The text of a function has its address in memory, which is another one in each process.
+    name = getattr(value, "__qualname__", None)
+    return f"{getattr(value, '__module__', '')}:{name}" if isinstance(name, str) else str(value)
 
 
 def of_file(path: str | os.PathLike[str]) -> str:
@@ -38,7 +48,7 @@ def hex_of(digest: str) -> str:
 def manifest_of(folder: str | os.PathLike[str], ignore: tuple[str, ...] = ()) -> dict[str, str]:
     """Return ``{relative POSIX path: digest}`` for every file below a folder, sorted by path.
 
-    :param folder: the folder to walk; symbolic links are not followed.
+    :param folder: the folder to walk; a link to a file counts as that file, a link to a folder is not followed.
     :param ignore: file names that do not count, wherever they stand.
     """
     root = Path(folder)

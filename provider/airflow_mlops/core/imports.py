@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
+import json
+import re
 import sys
+import sysconfig
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +37,10 @@ def load(path: str | Callable[..., Any], what: str) -> Callable[..., Any]:
         raise SpecError(
             f"{what} {path!r}: there is no module {missing!r} on the path of the process that runs the step; "
             "put its package beside the DAG or install it"
+        ) from error
+    except Exception as error:
+        raise SpecError(
+            f"{what} {path!r}: importing {module_name} fails with {type(error).__name__}: {error}"
         ) from error
     found: Any = module
     for part in qualname.split("."):
@@ -62,22 +72,62 @@ def source_root(function: Callable[..., Any]) -> Path | None:
 def code_digest(*functions: Callable[..., Any] | None) -> str:
     """Return a digest of the source that functions come from: every ``.py`` file of their top package.
 
-    A function from site-packages counts by its name alone: its version is in the environment. One without a file
-    counts by its own source or bytecode.
+    A function from an installed library counts by its name alone: its version is in the environment. One without a
+    file counts by its bytecode. What ``functools.partial`` or a closure has bound counts too.
     """
-    parts: dict[str, Any] = {}
-    for function in functions:
-        if function is None:
-            continue
-        name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
-        root = source_root(function)
-        if root is None:
-            code = getattr(function, "__code__", None)
-            parts[name] = digests.of_bytes(code.co_code + repr(code.co_consts).encode()) if code else name
-        elif "site-packages" in root.parts:
-            parts[name] = name
-        elif root.is_file():
-            parts[name] = digests.of_file(root)
-        else:
-            parts[name] = {p.relative_to(root).as_posix(): digests.of_file(p) for p in sorted(root.rglob("*.py"))}
-    return digests.of_json(parts)
+    return digests.of_json([_described(function) for function in functions if function is not None])
+
+
+def _described(function: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(function, functools.partial):
+        keywords = {name: _plain(value) for name, value in function.keywords.items()}
+        return {"partial": _described(function.func), "args": [_plain(a) for a in function.args], "keywords": keywords}
+    name = f"{_module_of(function)}:{getattr(function, '__qualname__', type(function).__name__)}"
+    root = source_root(function)
+    source: Any
+    if root is None:
+        code = getattr(function, "__code__", None)
+        source = _bytecode(code) if code else None
+    elif _is_installed(root):
+        source = None
+    elif root.is_file():
+        source = digests.of_file(root)
+    else:
+        source = {p.relative_to(root).as_posix(): digests.of_file(p) for p in sorted(root.rglob("*.py"))}
+    return {"name": name, "source": source, "closure": _closure(function)}
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Return the module's name, without what Airflow puts before that of a DAG file: a digest of where it lies."""
+    return re.sub(r"^unusual_prefix_[0-9a-f]+_", "", getattr(function, "__module__", None) or "")
+
+
+def _is_installed(root: Path) -> bool:
+    if {"site-packages", "dist-packages"} & set(root.parts):
+        return True
+    return root.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
+
+
+def _closure(function: Callable[..., Any]) -> list[Any]:
+    found = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # not bound yet
+            found.append(_plain(cell.cell_contents))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value as it is, and of another thing its name or type: its text may have an address in it."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _bytecode(code: types.CodeType) -> list[Any]:
+    # The text of a code object inside has its address in memory.
+    constants = [
+        _bytecode(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c)
+        for c in code.co_consts
+    ]
+    return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), constants]

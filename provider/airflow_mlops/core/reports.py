@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
+from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.vocabulary import MAX_FAILURES, Report
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
     from airflow_mlops.core.steps import StepContext
 
-TEMPLATES = Path(__file__).parent / "templates"
-
 
 @functools.cache
 def environment() -> jinja2.Environment:
     """Return the Jinja environment of the report pages: autoescape on, undefined names an error."""
-    import jinja2
-
+    jinja2 = require("jinja2", "writing a report page")
     env = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template_source),
         autoescape=True,
@@ -38,7 +35,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters["figure"] = figure
-    return env
+    return env  # type: ignore[no-any-return]
 
 
 def _template_source(name: str) -> str:
@@ -56,7 +53,7 @@ def figure(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def publish(

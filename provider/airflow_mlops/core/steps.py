@@ -16,7 +16,8 @@ from typing import Any
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import SpecError, did_you_mean
 from airflow_mlops.core.extras import silence_telemetry
-from airflow_mlops.core.store import Store, open_store
+from airflow_mlops.core.store import Store, open_store, safe_name
+from airflow_mlops.core.tracking import strip_credentials
 
 #: Step name -> ``module:function``.
 STEPS = {
@@ -27,6 +28,9 @@ STEPS = {
     "register_model": "airflow_mlops.core.registry.register:register_model",
     "promote_model": "airflow_mlops.core.registry.promote:promote_model",
 }
+
+#: What a spec may hold.
+SPEC_FIELDS = ("step", "args", "store", "tracking_uri", "registry_uri", "key", "run")
 
 log = logging.getLogger("airflow_mlops")
 
@@ -55,8 +59,6 @@ class StepContext:
 
         The DAG's name stands first because who may read the DAG may read its reports.
         """
-        from airflow_mlops.core.store import safe_name
-
         dag = safe_name(str(self.run.get("dag_id") or "-"))
         task = safe_name(str(self.run.get("task_id") or "-"))
         return f"reports/{dag}/{task}/{digests.hex_of(digests.of_json([self.key, *identity]))[:16]}"
@@ -68,7 +70,7 @@ def load_step(name: str) -> Callable[..., dict[str, Any]]:
     :raises SpecError: for a name that is no step, with the nearest one.
     """
     if name not in STEPS:
-        raise SpecError(f"there is no step {name!r}{did_you_mean(name, STEPS)} Steps: {', '.join(STEPS)}")
+        raise SpecError(f"there is no step {name!r}{did_you_mean(name, STEPS) or '.'} Steps: {', '.join(STEPS)}")
     module, _, function = STEPS[name].partition(":")
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
@@ -79,17 +81,13 @@ def run_step(spec: dict[str, Any], logger: logging.Logger | None = None) -> dict
     :param spec: ``step``, ``args``, ``store``, and where the step needs them ``tracking_uri``, ``registry_uri``,
         ``key``, ``run``. In process an argument may also be a Python object, such as a trainer.
     :return: the step's result, a dict of the vocabulary.
-    :raises SpecError: if the spec names an unknown step or argument.
+    :raises SpecError: if the spec names an unknown step, field or argument, lacks one, or carries credentials.
     """
     silence_telemetry()
-    function = load_step(spec.get("step", ""))
+    _check_fields(spec)
+    function = load_step(str(spec.get("step") or ""))
     args = spec.get("args") or {}
-    known = [name for name in inspect.signature(function).parameters if name != "context"]
-    for name in args:
-        if name not in known:
-            raise SpecError(f"{spec['step']} has no argument {name!r}{did_you_mean(name, known)}")
-    if not spec.get("store"):
-        raise SpecError("a spec needs 'store': the URI of a folder for snapshots, reports and records")
+    _check_arguments(function, spec["step"], args)
     context = StepContext(
         store=open_store(spec["store"]),
         tracking_uri=spec.get("tracking_uri"),
@@ -99,3 +97,29 @@ def run_step(spec: dict[str, Any], logger: logging.Logger | None = None) -> dict
         log=logger or log,
     )
     return function(context, **args)
+
+
+def _check_fields(spec: dict[str, Any]) -> None:
+    for name in spec:
+        if name not in SPEC_FIELDS:
+            raise SpecError(f"a spec has no field {name!r}{did_you_mean(name, SPEC_FIELDS)}")
+    if not spec.get("store"):
+        raise SpecError("a spec needs 'store': the URI of a folder for snapshots, reports and records")
+    for name in ("store", "tracking_uri", "registry_uri"):
+        if spec.get(name) and strip_credentials(str(spec[name])) != str(spec[name]):
+            raise SpecError(
+                f"the spec's {name!r} carries credentials; put them into the environment of the process "
+                "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN)"
+            )
+
+
+def _check_arguments(function: Callable[..., Any], step: str, args: Any) -> None:
+    if not isinstance(args, dict):
+        raise SpecError(f"a spec's 'args' is an object of arguments by name, got a {type(args).__name__}")
+    parameters = {name: one for name, one in inspect.signature(function).parameters.items() if name != "context"}
+    for name in args:
+        if name not in parameters:
+            raise SpecError(f"{step} has no argument {name!r}{did_you_mean(name, parameters)}")
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in args]
+    if missing:
+        raise SpecError(f"{step} needs the argument{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}")
