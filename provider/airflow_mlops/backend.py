@@ -7,10 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 
-from airflow_mlops.core.errors import SpecError
+from airflow_mlops.core.errors import CannotReachError, SpecError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
 
 SECTION = "mlops"
 BACKENDS = ("embedded", "connections")
@@ -57,6 +61,22 @@ def home() -> Path:
     value = conf.get(SECTION, "home", fallback="").strip()
     airflow_home = os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow")
     return Path(os.path.expandvars(os.path.expanduser(value or os.path.join(airflow_home, "mlops")))).absolute()
+
+
+def connection(conn_id: str) -> Connection:
+    """Return a connection that must exist.
+
+    :raises CannotReachError: if it cannot be had. Airflow cannot tell one that is not defined from a secrets back end
+        that is down, so this is for a retry, and never a reason to use another back end.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise CannotReachError(
+            f"the connection {conn_id!r} cannot be had: either nobody defined it (airflow connections add {conn_id} "
+            "...), or the secrets back end that holds it does not answer; the log at level DEBUG says which",
+            conn_id=conn_id,
+        ) from None
 
 
 def _executor_names(value: str) -> list[str]:

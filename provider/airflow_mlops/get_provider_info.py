@@ -4,6 +4,83 @@ from __future__ import annotations
 
 from typing import Any
 
+_MLFLOW_FIELDS = {
+    "token": {
+        "label": "Token",
+        "schema": {"type": ["string", "null"], "format": "password"},
+        "description": "Bearer token, instead of login and password.",
+    },
+    "registry_uri": {
+        "label": "Registry URI",
+        "schema": {"type": ["string", "null"]},
+        "description": "Address of the model registry, if it is another server. The same credentials are used.",
+    },
+    "ui_url": {
+        "label": "UI address",
+        "schema": {"type": ["string", "null"]},
+        "description": "Where people open MLflow in a browser, if that is another address. Links lead there.",
+    },
+    "insecure_tls": {
+        "label": "Accept any TLS certificate",
+        "schema": {"type": ["boolean", "null"], "default": False},
+        "description": "Do not verify the server's certificate. For tests only.",
+    },
+    "server_cert_path": {
+        "label": "CA bundle",
+        "schema": {"type": ["string", "null"]},
+        "description": "File of the certificate authority that signed the server's certificate, on every worker.",
+    },
+    "client_cert_path": {
+        "label": "Client certificate",
+        "schema": {"type": ["string", "null"]},
+        "description": "File with the client's certificate and key, on every worker.",
+    },
+    "timeout": {
+        "label": "Timeout (s)",
+        "schema": {"type": ["integer", "null"], "minimum": 1},
+        "description": "Seconds to wait for an answer. Default: 30.",
+    },
+}
+
+_OPTIONS = {
+    "backend": {
+        "description": "Where models and the store are: ``embedded`` (MLflow on SQLite and a folder, on this machine) "
+        "or ``connections`` (the connections named below). It is never inferred from a connection that is missing.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "connections",
+        "default": "embedded",
+    },
+    "home": {
+        "description": "Folder of the embedded back end. Empty: ``mlops`` in Airflow's home.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "/opt/airflow/mlops",
+        "default": "",
+    },
+    "mlflow_conn_id": {
+        "description": "Connection of type ``mlflow`` that is used with ``backend = connections``.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": None,
+        "default": "mlflow_default",
+    },
+    "store_conn_id": {
+        "description": "Connection of the store that is used with ``backend = connections``.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": None,
+        "default": "mlops_store_default",
+    },
+    "mlflow_ui_url": {
+        "description": "Where people open the embedded MLflow in a browser, if somebody runs its UI. Links lead there.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "http://localhost:5000",
+        "default": "",
+    },
+}
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
@@ -44,6 +121,26 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
             {"integration-name": "Great Expectations", "python-modules": ["airflow_mlops.hooks.great_expectations"]},
         ],
+        "connection-types": [
+            {
+                "connection-type": "mlflow",
+                "hook-class-name": "airflow_mlops.hooks.mlflow.MLflowHook",
+                "hook-name": "MLflow",
+                "conn-fields": _MLFLOW_FIELDS,
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {"schema": "Scheme"},
+                    "placeholders": {
+                        "host": "mlflow.example.com",
+                        "port": "5000",
+                        "schema": "https",
+                        "login": "with a password, or leave both empty and give a token",
+                    },
+                },
+            }
+        ],
+        "cli": ["airflow_mlops.cli.definition.get_mlops_cli_commands"],
+        "config": {"mlops": {"description": "MLOps provider: where models and the store are.", "options": _OPTIONS}},
         "extra-links": [
             "airflow_mlops.links.model.ReportLink",
             "airflow_mlops.links.model.MLflowRunLink",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook, conf
 
 from airflow_mlops import backend
-from airflow_mlops.core.errors import MlopsError, SpecError, did_you_mean
+from airflow_mlops.core.errors import MlopsError, NotFoundError, SpecError, did_you_mean
 from airflow_mlops.core.tracking import sqlite_uri, strip_credentials
 
 if TYPE_CHECKING:
@@ -20,20 +24,23 @@ if TYPE_CHECKING:
 EXTRA: dict[str, str | None] = {
     "registry_uri": None,
     "ui_url": None,
+    "token": "MLFLOW_TRACKING_TOKEN",
     "insecure_tls": "MLFLOW_TRACKING_INSECURE_TLS",
     "server_cert_path": "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "client_cert_path": "MLFLOW_TRACKING_CLIENT_CERT_PATH",
     "timeout": "MLFLOW_HTTP_REQUEST_TIMEOUT",
-    "token": "MLFLOW_TRACKING_TOKEN",
 }
+USERNAME, PASSWORD, TOKEN = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
+#: Seconds that a test of the connection waits for an answer.
+TEST_TIMEOUT = 5
 
 
 class MLflowHook(BaseHook):
     """Give an MLflow client for a connection, or for the configuration's back end.
 
-    The connection: ``host`` (with or without scheme), ``port``, ``schema`` (``http`` or ``https``), ``login`` and
-    ``password``; or a ``token`` in the extra, or in the password with no login. Extra: ``registry_uri``, ``ui_url``
-    (where people open MLflow, if that is another address), ``insecure_tls``, ``server_cert_path``,
+    The connection: ``host`` (with or without scheme and path), ``port``, ``schema`` (``http`` or ``https``), ``login``
+    and ``password``; or a ``token`` in the extra, or in the password with no login. Extra: ``registry_uri``,
+    ``ui_url`` (where people open MLflow, if that is another address), ``insecure_tls``, ``server_cert_path``,
     ``client_cert_path``, ``timeout`` in seconds.
 
     :param mlflow_conn_id: the connection, or None for the configuration's back end.
@@ -69,11 +76,11 @@ class MLflowHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return labels and placeholders of the connection form."""
+        """Return labels and placeholders of the connection form (Airflow 3.1)."""
         return {
             "hidden_fields": [],
             "relabeling": {"schema": "Scheme"},
-            "placeholders": {"host": "mlflow.example.com", "port": "5000", "schema": "https", "login": "user"},
+            "placeholders": {"host": "mlflow.example.com", "port": "5000", "schema": "https"},
         }
 
     @cached_property
@@ -81,6 +88,7 @@ class MLflowHook(BaseHook):
         """Addresses and credentials.
 
         :raises SpecError: if the connection is of another type, has no host, or an extra field that is not known.
+        :raises CannotReachError: if there is no such connection, or the secrets back end does not answer.
         """
         conn_id = self.mlflow_conn_id
         if conn_id is None:
@@ -88,88 +96,166 @@ class MLflowHook(BaseHook):
                 ui = conf.get(backend.SECTION, "mlflow_ui_url", fallback="") or None
                 return backend.Tracking(tracking_uri=sqlite_uri(backend.home() / "mlflow.db"), ui_url=ui)
             conn_id = conf.get(backend.SECTION, "mlflow_conn_id", fallback=self.default_conn_name)
-        return tracking_of(self.get_connection(conn_id), conn_id)
+        return tracking_of(backend.connection(conn_id), conn_id)
+
+    @contextmanager
+    def session(self) -> Iterator[MlflowClient]:
+        """Give a client; MLflow finds the credentials in the environment until the block ends."""
+        with backend.environment(self.tracking.environment):
+            yield self._client()
 
     def get_conn(self) -> MlflowClient:
-        """Return a client; credentials are in the environment only while :meth:`session` is open."""
-        from airflow_mlops.core.extras import require
+        """Return a client whose credentials stay in this process's environment; :meth:`session` takes them away."""
+        os.environ.update(self.tracking.environment)
+        return self._client()
 
-        mlflow = require("mlflow", "MLflowHook")
-        return mlflow.MlflowClient(
-            self.tracking.tracking_uri, self.tracking.registry_uri or self.tracking.tracking_uri
-        )
-
-    def test_connection(self) -> tuple[bool, str]:
-        """Ask the server for one experiment and say what is wrong, for Airflow's "Test" button."""
-        import logging
-
+    def _client(self) -> MlflowClient:
         from airflow_mlops.core.steps import StepContext
         from airflow_mlops.core.store import LocalStore
-        from airflow_mlops.core.tracking import client, mlflow_errors
+        from airflow_mlops.core.tracking import client
 
+        tracking = self.tracking
+        context = StepContext(
+            store=LocalStore(os.devnull), tracking_uri=tracking.tracking_uri, registry_uri=tracking.registry_uri
+        )
+        return client(context, "MLflowHook")
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the servers for one experiment and one model, and say what is wrong, for Airflow's "Test" button."""
+        from airflow_mlops.core.tracking import mlflow_errors
+
+        uri = None
         try:
             tracking = self.tracking
-            variables = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-            with backend.environment({**tracking.environment, **variables}):
-                context = StepContext(
-                    store=LocalStore("/nonexistent"),
-                    tracking_uri=tracking.tracking_uri,
-                    registry_uri=tracking.registry_uri,
-                    log=logging.getLogger(__name__),
-                )
-                mlflow_client = client(context, "MLflowHook")
-                with mlflow_errors(tracking.tracking_uri):
+            quick = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(TEST_TIMEOUT), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+            # The user may have said that the server is slower than that.
+            with backend.environment({**quick, **tracking.environment}), _silent("urllib3", "mlflow"):
+                uri = tracking.tracking_uri
+                mlflow_client = self._client()
+                with mlflow_errors(uri):
                     mlflow_client.search_experiments(max_results=1)
-                with mlflow_errors(tracking.registry_uri or tracking.tracking_uri):
+                uri = tracking.registry_uri or uri
+                with mlflow_errors(uri):
                     mlflow_client.search_registered_models(max_results=1)
+        except NotFoundError:
+            return False, (
+                f"something answers at {strip_credentials(uri or '')}, but not as an MLflow server does; "
+                "check host, port and path"
+            )
         except MlopsError as error:
             return False, error.message
         return True, f"MLflow answers at {strip_credentials(tracking.tracking_uri)}"
 
 
 def tracking_of(connection: Connection, conn_id: str) -> backend.Tracking:
-    """Return addresses and credentials of an ``mlflow`` connection, its secrets masked in Airflow's logs."""
+    """Return addresses and credentials of an ``mlflow`` connection, its secrets masked in Airflow's logs.
+
+    :raises SpecError: if the connection cannot be one of MLflow, without quoting any secret.
+    """
+    extra = connection.extra_dejson
+    parts = _address(connection, conn_id)
+    login = connection.login or unquote(parts.username or "")
+    password = connection.password or unquote(parts.password or "")
+    for secret in (connection.password, password, parts.password, extra.get("token")):
+        mask(secret)
     if connection.conn_type not in ("mlflow", "http", "https"):
         raise SpecError(f"the connection {conn_id!r} has type {connection.conn_type!r}, expected 'mlflow'")
-    host = (connection.host or "").strip()
-    if not host:
-        raise SpecError(f"the connection {conn_id!r} has no host; give the address of the MLflow server")
-    extra = connection.extra_dejson
     for key in extra:
         if key not in EXTRA:
             raise SpecError(f"the connection {conn_id!r} has an extra field {key!r}{did_you_mean(key, EXTRA)}")
-    scheme = connection.schema or ("https" if connection.port == 443 else "http")
-    parts = urlsplit(host if "://" in host else f"{scheme}://{host}")
     port = f":{connection.port}" if connection.port and not parts.port else ""
-    login, password = connection.login or parts.username, connection.password or parts.password
     netloc = parts.netloc.rpartition("@")[2] + port
-    variables = {v: _as_text(extra[k]) for k, v in EXTRA.items() if v and extra.get(k) not in (None, "", False)}
-    if login:
-        variables["MLFLOW_TRACKING_USERNAME"] = login
-        variables["MLFLOW_TRACKING_PASSWORD"] = password or ""
-    elif password and "MLFLOW_TRACKING_TOKEN" not in variables:
-        variables["MLFLOW_TRACKING_TOKEN"] = password
-    for secret in (password, variables.get("MLFLOW_TRACKING_TOKEN")):
-        mask(secret)
+    registry = extra.get("registry_uri") or None
+    if registry and strip_credentials(registry) != registry:
+        mask(urlsplit(registry).password)
+        raise SpecError(
+            f"the registry_uri of the connection {conn_id!r} holds credentials; leave them out: those of the "
+            "connection are used for both servers"
+        )
     return backend.Tracking(
         tracking_uri=f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}",
-        registry_uri=strip_credentials(extra["registry_uri"]) if extra.get("registry_uri") else None,
-        environment=variables,
-        ui_url=extra.get("ui_url") or None,
+        registry_uri=registry,
+        environment={**_options(extra, conn_id), **_credentials(login, password, extra.get("token"), conn_id)},
+        ui_url=strip_credentials(extra.get("ui_url") or "") or None,
         source=conn_id,
     )
 
 
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _address(connection: Connection, conn_id: str) -> SplitResult:
+    host = (connection.host or "").strip()
+    if not host:
+        raise SpecError(f"the connection {conn_id!r} has no host; give the address of the MLflow server")
+    if "://" not in host and host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"  # IPv6
+    scheme = (connection.schema or "").strip() or ("https" if connection.port == 443 else "http")
+    try:
+        parts = urlsplit(host if "://" in host else f"{scheme}://{host}")
+        _ = parts.port
+    except ValueError:
+        raise SpecError(f"the host of the connection {conn_id!r} is not an address") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(
+            f"the connection {conn_id!r} must lead to http or https, not to {parts.scheme!r}; "
+            "its schema field is the scheme of the address"
+        )
+    return parts
 
 
-def mask(secret: str | None) -> None:
+def _options(extra: Mapping[str, Any], conn_id: str) -> dict[str, str]:
+    """Return MLflow's variables for TLS and time-out; a form may hand over any value as text."""
+    found = {}
+    for key in ("server_cert_path", "client_cert_path"):
+        if extra.get(key):
+            found[str(EXTRA[key])] = str(extra[key])
+    insecure = str(extra.get("insecure_tls") or "false").strip().lower()
+    if insecure not in ("true", "false", "1", "0", "yes", "no"):
+        raise SpecError(f"insecure_tls of the connection {conn_id!r} must be true or false, got {insecure!r}")
+    if insecure in ("true", "1", "yes"):
+        found[str(EXTRA["insecure_tls"])] = "true"
+        if extra.get("server_cert_path"):
+            raise SpecError(f"the connection {conn_id!r} has insecure_tls and a server_cert_path; give one of them")
+    if extra.get("timeout") not in (None, ""):
+        seconds = str(extra["timeout"]).strip()
+        if not seconds.isdigit() or int(seconds) < 1:
+            raise SpecError(f"timeout of the connection {conn_id!r} must be whole seconds, got {seconds!r}")
+        found[str(EXTRA["timeout"])] = seconds
+    return found
+
+
+def _credentials(login: str, password: str, token: Any, conn_id: str) -> dict[str, str]:
+    """Return MLflow's variables for the credentials.
+
+    A connection that has credentials empties the variables it does not use: MLflow would prefer a user name from the
+    worker's environment to the connection's token, and send it to this server.
+    """
+    if token and login:
+        raise SpecError(f"the connection {conn_id!r} has a login and a token; give one of them")
+    if login:
+        return {USERNAME: login, PASSWORD: password, TOKEN: ""}
+    if token or password:
+        return {USERNAME: "", PASSWORD: "", TOKEN: str(token or password)}
+    return {}
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Keep libraries from logging each failed attempt of a test whose outcome is told anyway."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def mask(secret: Any) -> None:
     """Hide a secret in Airflow's logs, as it is and URL-encoded."""
     if not secret:
         return
     from airflow.sdk.log import mask_secret
 
-    mask_secret(secret)
-    if quote(secret, safe="") != secret:
-        mask_secret(quote(secret, safe=""))
+    for form in {str(secret), quote(str(secret), safe=""), quote(str(secret)), unquote(str(secret))}:
+        mask_secret(form)

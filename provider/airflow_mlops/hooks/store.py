@@ -41,7 +41,7 @@ class StoreHook(BaseHook):
             if backend.name() == "embedded":
                 return (backend.home() / "store").as_uri()
             conn_id = conf.get(backend.SECTION, "store_conn_id", fallback=self.default_conn_name)
-        connection = self.get_connection(conn_id)
+        connection = backend.connection(conn_id)
         if connection.conn_type != "fs":
             raise SpecError(
                 f"the connection {conn_id!r} has type {connection.conn_type!r}; a store is a connection of type 'fs' "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
@@ -33,19 +34,56 @@ def as_reports(evidence: Any) -> list[dict[str, Any]]:
     return found
 
 
-def check(context: StepContext, reports: list[dict[str, Any]], ref: ModelRef) -> list[dict[str, Any]]:
-    """Return the reports as a ledger entry keeps them, if they speak for this model.
+@dataclass(frozen=True)
+class Proof:
+    """A report that passed and speaks for the model, and the details behind it, as they are in the store."""
+
+    report: dict[str, Any]
+    details: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a ledger entry keeps of it."""
+        return {key: self.report.get(key) for key in ("kind", "passed", "digest", "subject", "report_uri")}
+
+    def champion_of(self, name: str, alias: str) -> Expected:
+        """Return the version that the model was measured against, None if there was no champion yet.
+
+        :data:`UNSET` if it was measured against none, or against another name or alias.
+        """
+        against = self.details.get("champion")
+        if "champion" in self.details and not isinstance(against, dict):
+            return UNSET
+        if isinstance(against, dict):
+            asked, version = against.get("alias"), against.get("version")
+        elif "champion_version" in self.report:
+            asked, version = self.report.get("champion"), self.report["champion_version"]
+        else:
+            return UNSET
+        if asked not in (None, f"{name}@{alias}"):
+            return UNSET
+        return None if version is None else int(version)
+
+
+def check(context: StepContext, reports: list[dict[str, Any]], ref: ModelRef) -> list[Proof]:
+    """Return the reports with their details, if they speak for this model.
 
     :param ref: the model, with its digest.
     :raises GateFailedError: if a report did not pass.
     :raises ConflictError: if a report speaks of another model or of data that it was not made from.
     :raises IntegrityError: if a report cannot be held against its details in the store, or contradicts them.
     """
+    proofs = []
     for report in reports:
         _check_passed(report)
         _check_subject(report, ref)
-        _check_details(context, report)
-    return [{k: report.get(k) for k in ("kind", "passed", "digest", "subject", "report_uri")} for report in reports]
+        proofs.append(Proof(report, _checked_details(context, report)))
+    return proofs
+
+
+def expected_champion(proofs: list[Proof], name: str, alias: str) -> Expected:
+    """Return the version that the evidence was measured against, or :data:`UNSET` if it does not say."""
+    found = (proof.champion_of(name, alias) for proof in proofs)
+    return next((version for version in found if version != UNSET), UNSET)
 
 
 def _check_passed(report: dict[str, Any]) -> None:
@@ -69,7 +107,7 @@ def _check_subject(report: dict[str, Any], ref: ModelRef) -> None:
         )
 
 
-def _check_details(context: StepContext, report: dict[str, Any]) -> None:
+def _checked_details(context: StepContext, report: dict[str, Any]) -> dict[str, Any]:
     uri, kind = report.get("details_uri"), report["kind"]
     key = context.store.key_of(uri) if uri else None
     if key is None or not report.get("digest"):
@@ -79,7 +117,7 @@ def _check_details(context: StepContext, report: dict[str, Any]) -> None:
             details_uri=uri,
         )
     try:
-        details = context.store.get_json(key)
+        details: dict[str, Any] = context.store.get_json(key)
     except NotFoundError:
         raise IntegrityError(f"the details of the {kind} report are gone from {uri}; run the gate again") from None
     if digests.of_json(details) != report["digest"]:
@@ -92,7 +130,7 @@ def _check_details(context: StepContext, report: dict[str, Any]) -> None:
         check
         for name in CHECK_LISTS
         for check in details.get(name) or []
-        if check.get("passed") is False and check.get("severity", "error") not in ("warning", "info")
+        if check.get("passed") is False and check.get("severity", "error") in ("error", "critical")
     ]
     if failed:
         raise IntegrityError(
@@ -100,16 +138,4 @@ def _check_details(context: StepContext, report: dict[str, Any]) -> None:
             "altered after the gate had written it. Run the gate again",
             details_uri=uri,
         )
-
-
-def expected_champion(reports: list[dict[str, Any]], name: str, alias: str) -> Expected:
-    """Return the version that the model was measured against, None if there was no champion, or :data:`UNSET`.
-
-    A report that was measured against another name or alias says nothing of this one.
-    """
-    for report in reports:
-        against = report.get("champion")
-        if "champion_version" in report and (against is None or against == f"{name}@{alias}"):
-            version = report["champion_version"]
-            return None if version is None else int(version)
-    return UNSET
+    return details

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import NotFoundError, SpecError
-from airflow_mlops.core.registry import evidence as proofs
+from airflow_mlops.core.registry import evidence as held
 from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.moves import UNSET, Expected, Move, carry_out
 from airflow_mlops.core.registry.register import version_of
@@ -54,14 +54,14 @@ def promote_model(
     ref, manifest = verified(context, resolve(context, model))
     recorded = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
     waived = evidence is not None and not evidence
-    reports = proofs.as_reports(evidence if evidence is not None else (recorded or {}).get("evidence"))
-    summaries = proofs.check(context, reports, _with_origin(ref, recorded))
+    reports = held.as_reports(evidence if evidence is not None else (recorded or {}).get("evidence"))
+    proofs = held.check(context, reports, _with_origin(ref, recorded))
 
     registered, version = _target(context, ref, manifest, to_name, reports)
     ledger = Ledger(context.store, registered.name)
     ledger.bind(registered)
     if expected == UNSET:
-        expected = proofs.expected_champion(reports, registered.name, alias)
+        expected = held.expected_champion(proofs, registered.name, alias)
     move = Move(
         action="promote",
         alias=alias,
@@ -71,7 +71,7 @@ def promote_model(
         key=context.key,
         by=by or context.run.get("triggered_by"),
         reason=reason or None,
-        evidence=summaries,
+        evidence=[proof.summary() for proof in proofs],
         evidence_waived=waived,
         run=context.run or None,
     )

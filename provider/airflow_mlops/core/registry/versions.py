@@ -107,6 +107,13 @@ class RegisteredModel:
             found = self.client.search_model_versions(f"name='{name}' and tags.`{key}`='{quoted}'")
         return sorted(found, key=lambda version: int(version.version))
 
+    def latest(self) -> int | None:
+        """Return the highest version number, or None."""
+        name = self.name.replace("'", "''")
+        with mlflow_errors(self.uri):
+            found = self.client.search_model_versions(f"name='{name}'", 1, ["version_number DESC"])
+        return int(found[0].version) if found else None
+
     def create_version(self, ref: ModelRef, tags: dict[str, str], description: str | None = None) -> int:
         """Create a version whose files are those of a model, in place; return its number."""
         source = f"models:/{ref.model_id}" if ref.model_id else ref.uri

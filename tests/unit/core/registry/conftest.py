@@ -47,8 +47,19 @@ def versions(as_task: Any, log_model: Any) -> list[dict[str, Any]]:
 def report(mlflow_context: StepContext) -> Callable[..., dict[str, Any]]:
     """Make a model test's report, its details in the store."""
 
-    def make(ref: dict[str, Any], *, passed: bool = True, subject: str | None = None, **more: Any) -> dict[str, Any]:
-        details = {"tests": [{"name": "auc", "passed": passed, "severity": "error"}], "of": ref["uri"]}
+    def make(
+        ref: dict[str, Any],
+        *,
+        passed: bool = True,
+        subject: str | None = None,
+        against: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        details = {
+            "tests": [{"name": "auc", "passed": passed, "severity": "error"}],
+            "of": ref["uri"],
+            "champion": against and {"alias": "churn@champion", **against},
+        }
         key = f"reports/flights/test/{digests.hex_of(digests.of_json(details))[:16]}/details.json"
         mlflow_context.store.put_json(key, details)
         return {

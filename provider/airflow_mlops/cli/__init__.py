@@ -1,0 +1,1 @@
+"""``airflow mlops``: what is promoted, by whom and why, and promotion by hand."""

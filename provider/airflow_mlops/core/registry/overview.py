@@ -1,0 +1,108 @@
+"""What stands in the registry and what the ledger says of it, for people to read. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.errors import ConflictError, NotFoundError, did_you_mean
+from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
+from airflow_mlops.core.registry.versions import RegisteredModel
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
+
+
+def models_with_ledger(context: StepContext) -> list[str]:
+    """Return the names of the models that have a ledger in the store."""
+    keys = [key for key in context.store.keys("ledger") if key.endswith("/binding.json")]
+    return sorted(context.store.get_json(key)["model"] for key in keys)
+
+
+def status(context: StepContext, name: str | None = None) -> list[dict[str, Any]]:
+    """Return one row for each alias: where it is, since when, by whom, and whether the ledger agrees.
+
+    :raises NotFoundError: for a name that neither the registry nor the store knows.
+    """
+    if name is None:
+        return [row for known in models_with_ledger(context) for row in _status(context, known)]
+    return _status(context, name)
+
+
+def _status(context: StepContext, name: str) -> list[dict[str, Any]]:
+    registered, ledger = RegisteredModel(context, name), Ledger(context.store, name)
+    known = models_with_ledger(context)
+    try:
+        aliases = registered.aliases()
+        ledger.bind(registered, begin=False)
+    except NotFoundError:
+        if name not in known:
+            raise NotFoundError(f"there is no registered model {name!r}{did_you_mean(name, known)}") from None
+        return [_row(name, None, None, None, None, "not in MLflow")]
+    except ConflictError:
+        return [
+            _row(name, alias, version, None, None, "ledger of another registry") for alias, version in aliases.items()
+        ]
+    entries = ledger.entries()
+    latest = registered.latest()
+    names = sorted({*aliases, *(entry.alias for entry in entries if entry.done)})
+    rows = [
+        _row(name, alias, aliases.get(alias), latest, last_done(entries, alias), _state(entries, alias, aliases))
+        for alias in names
+    ]
+    return rows or [_row(name, None, None, latest, None, "nothing promoted")]
+
+
+def _state(entries: list[Entry], alias: str, aliases: dict[str, int]) -> str:
+    if entries and entries[-1].outcome is None and entries[-1].alias == alias:
+        return "being moved"
+    tail = last_done(entries, alias)
+    if aliases.get(alias) == (tail.version if tail else None):
+        return "ok"
+    return "moved outside the ledger"
+
+
+def _row(
+    name: str, alias: str | None, version: int | None, latest: int | None, entry: Entry | None, state: str
+) -> dict[str, Any]:
+    said = entry.to_ledger_entry() if entry else None
+    return {
+        "model": name,
+        "alias": alias,
+        "version": version,
+        "latest_version": latest,
+        "entry": said.seq if said else None,
+        "since": said.at[:19] if said else None,
+        "by": said.by if said else None,
+        "state": state,
+    }
+
+
+def history(context: StepContext, name: str) -> list[dict[str, Any]]:
+    """Return one row for each entry of a ledger, the oldest first; void ones with the reason.
+
+    :raises NotFoundError: if the model has no ledger here.
+    """
+    ledger = Ledger(context.store, name)
+    if ledger.binding() is None:
+        known = models_with_ledger(context)
+        raise NotFoundError(f"{name!r} has no ledger in {context.store.uri}{did_you_mean(name, known)}")
+    return [_history_row(entry) for entry in ledger.entries()]
+
+
+def _history_row(entry: Entry) -> dict[str, Any]:
+    said = entry.to_ledger_entry()
+    run = said.run or {}
+    evidence = ", ".join(f"{e['kind']} {'passed' if e['passed'] else 'failed'}" for e in said.evidence)
+    return {
+        "entry": said.seq,
+        "at": said.at[:19],
+        "action": said.action,
+        "alias": said.alias,
+        "version": said.version,
+        "previous": said.previous_version,
+        "by": said.by,
+        "reason": said.reason if entry.done else f"{entry.state}: {(entry.outcome or {}).get('reason')}",
+        "evidence": evidence or ("waived" if said.evidence_waived else None),
+        "run": "/".join(str(run[k]) for k in ("dag_id", "run_id", "task_id") if run.get(k)) or None,
+        "state": entry.state,
+    }
