@@ -39,7 +39,8 @@ def normal_type(value: Any, column: str) -> Any:
     """Return the normal form of an Arrow type.
 
     Dictionaries and extension types become their values' type, large and view types the plain ones, seconds and
-    milliseconds microseconds, list children ``element``. What a snapshot cannot hold is refused.
+    milliseconds microseconds, every list one of variable length with the child ``element``. What a snapshot cannot
+    hold is refused.
 
     :param column: for the message.
     :raises UnsupportedError: for unions, run-end encoded values and intervals.
@@ -64,8 +65,6 @@ def normal_type(value: Any, column: str) -> Any:
         return pa.date32()
     if types.is_decimal(value) and value.bit_width < 128:
         return pa.decimal128(value.precision, value.scale)
-    if types.is_fixed_size_list(value):
-        return pa.list_(pa.field("element", normal_type(value.value_type, column)), value.list_size)
     if _is_list(value):
         return pa.list_(pa.field("element", normal_type(value.value_type, column)))
     if types.is_map(value):
@@ -88,6 +87,8 @@ def _is_list(value: Any) -> bool:
     types = pa.types
     return bool(
         types.is_list(value)
+        # Parquet cannot give back a null in a list of fixed size.
+        or types.is_fixed_size_list(value)
         or types.is_large_list(value)
         or types.is_list_view(value)
         or types.is_large_list_view(value)

@@ -262,7 +262,7 @@ def _column(kind: Any) -> _Column:
     if types.is_map(kind):
         entry = pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)])
         return _List(_column(entry), entry)
-    if types.is_list(kind) or types.is_fixed_size_list(kind):
+    if types.is_list(kind):
         return _List(_column(kind.value_type), kind.value_type)
     if types.is_struct(kind):
         return _Struct([_column(field.type) for field in kind])

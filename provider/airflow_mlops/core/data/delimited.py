@@ -86,9 +86,10 @@ def _strike(column: Any, alive: set[str], candidates: dict[str, Any], name: str,
     """Strike out the types that a column's next values do not fit."""
     import pyarrow.compute as pc
 
-    values = _drop_missing(column)
+    values, missing = _trimmed(column)
+    if pc.any(missing).as_py():
+        values = values.filter(pc.invert(missing))
     if len(values) == 0:
-        # A token such as NA is a missing number, but text in a column of text: the column has been seen either way.
         return
     seen.add(name)
     for candidate in list(alive):
@@ -98,30 +99,26 @@ def _strike(column: Any, alive: set[str], candidates: dict[str, Any], name: str,
     if (
         "double" in alive
         and "int64" not in alive
-        and pc.any(pc.match_substring_regex(values, r"^\s*[+-]?\d{19,}\s*$")).as_py()
+        and pc.any(pc.match_substring_regex(values, r"^[+-]?\d{19,}$")).as_py()
     ):
         alive.discard("double")
 
 
-def _drop_missing(column: Any) -> Any:
+def _trimmed(column: Any) -> tuple[Any, Any]:
+    """Return text without the space around it, and where it stands for a missing value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    missing = pc.is_in(column, value_set=pa.array(NULL_TOKENS))
-    return column.filter(pc.invert(missing)) if pc.any(missing).as_py() else column
+    values = pc.utf8_trim_whitespace(column)
+    return values, pc.is_in(values, value_set=pa.array(NULL_TOKENS))
 
 
 def _convert(values: Any, kind: Any) -> Any:
     """Return text as a type, or None if a value does not fit."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     try:
         return values.cast(kind)
-    except pa.ArrowInvalid:
-        pass
-    try:
-        return pc.utf8_trim_whitespace(values).cast(kind)
     except pa.ArrowInvalid:
         return None
 
@@ -135,7 +132,6 @@ def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int)
     import pyarrow.compute as pc
 
     names = header(path)
-    tokens = pa.array(NULL_TOKENS)
     for batch in _text(path, names):
         arrays = []
         for field in schema:
@@ -143,7 +139,7 @@ def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int)
             if pa.types.is_string(field.type):
                 arrays.append(pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values))
                 continue
-            missing = pc.is_in(pc.utf8_trim_whitespace(values), value_set=tokens)
+            values, missing = _trimmed(values)
             values = pc.if_else(missing, pa.scalar(None, pa.string()), values)
             converted = pa.nulls(len(values)) if pa.types.is_null(field.type) else _convert(values, field.type)
             if converted is None:
@@ -165,10 +161,14 @@ def header(path: str, lone: bool = True) -> list[str]:
     :raises CorruptDataError: if the file does not begin with a line of names in UTF-8.
     """
     opener: Any = gzip.open if path.lower().endswith(".gz") else open
-    with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+    with (
+        opener(path, "rb") as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
         try:
             names = next(csv.reader(file), [])
-        except (UnicodeDecodeError, csv.Error) as error:
+            "".join(names).encode()
+        except (UnicodeEncodeError, csv.Error) as error:
             raise CorruptDataError(
                 f"{path} does not begin with a line of column names in UTF-8: save it as UTF-8", path=path
             ) from error
@@ -199,9 +199,38 @@ def _text(path: str, names: list[str]) -> Iterator[Any]:
                 ),
             ) as reader,
         ):
-            yield from reader
+            last = ""
+            for batch in reader:
+                if batch.num_rows:
+                    last = batch.column(batch.num_columns - 1)[-1].as_py()
+                yield batch
     except pa.ArrowInvalid as error:
         raise CorruptDataError(f"{path} cannot be read as CSV: {_reason(str(error))}", path=path) from error
+    if _is_open(path, last):
+        raise CorruptDataError(
+            f"{path} cannot be read as CSV: a quotation mark is not closed before the file ends", path=path
+        )
+
+
+def _is_open(path: str, last: str) -> bool:
+    """Return whether a file ends within the quotes of its last value, which Arrow takes as if they were closed.
+
+    Such a value may have swallowed any number of rows, or the file was cut short.
+    """
+    raw = b'"' + last.encode().replace(b'"', b'""')
+    if path.lower().endswith(".gz"):
+        # Decompressing once more pays only where rows can have been swallowed; a cut is noticed by gzip.
+        if "\n" not in last:
+            return False
+        tail = b""
+        with gzip.open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                tail = (tail + block)[-len(raw) - 1 :]
+    else:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, io.SEEK_END) - len(raw) - 1))
+            tail = file.read()
+    return tail.endswith(raw) and (bool(last) or not tail.endswith(b'""'))
 
 
 def _reason(message: str) -> str:

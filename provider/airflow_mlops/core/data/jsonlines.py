@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.data.arrow_types import normal_type
-from airflow_mlops.core.errors import CorruptDataError, MixedSchemaError
+from airflow_mlops.core.errors import CorruptDataError, MixedSchemaError, MlopsError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -37,7 +38,7 @@ def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow
                 table = _parse(path, block, pa.schema([pa.field(n, k) for n, k in given.items()]))
                 rows += table.num_rows
                 for field in table.schema:
-                    kind = _plain(field.type, field.name)
+                    kind = normal_type(field.type, field.name)
                     if field.name in given:
                         kind = given[field.name]
                     known = fields.get(field.name, pa.null())
@@ -93,31 +94,28 @@ def _parse(path: str, block: bytes, schema: Any, only: bool = False) -> Any:
             ),
         )
     except pa.ArrowInvalid as error:
-        raise _explain(path, str(error)) from error
+        raise _explain(path, str(error), schema.names) from error
     return table.select(schema.names) if only else table
 
 
-def _explain(path: str, message: str) -> CorruptDataError | MixedSchemaError:
-    """Return the error for what Arrow says, without the value that it quotes."""
-    if "changed from" in message or ("cannot" in message.lower() and "column" in message.lower()):
-        where = message.split("Column(", 1)[-1].split(")", 1)[0].lstrip("/") if "Column(" in message else "?"
+def _explain(path: str, message: str, typed: list[str]) -> MlopsError:
+    """Return the error for what Arrow says, without the value that it may quote."""
+    changed = re.search(r"Column\(/(.+?)\) changed from", message)
+    if changed and changed[1].split("/")[0] in typed:
+        message = "conversion"
+    elif changed:
         return MixedSchemaError(
-            f"column {where!r} in {path} has values of different types, such as a number and text; write it as one",
+            f"column {changed[1]!r} in {path} has values of different types, such as numbers and text; write it as one",
             path=path,
-            column=where,
+            column=changed[1],
         )
-    if "onversion" in message or "couldn't parse" in message:
+    if re.search(r"(?i)conversion|couldn't parse", message):
         return CorruptDataError(f"{path} has values that are not of the type that schema= gives", path=path)
     if "specified twice" in message:
         return CorruptDataError(f"{path} has an object with the same key twice", path=path)
     return CorruptDataError(
         f"{path} cannot be read as JSON lines: a line is not a JSON object, or the file ends early", path=path
     )
-
-
-def _plain(kind: Any, name: str) -> Any:
-    """Return an inferred type in normal form; Arrow takes text that looks like an instant for a timestamp."""
-    return normal_type(kind, name)
 
 
 def _merge(known: Any, found: Any) -> Any:
