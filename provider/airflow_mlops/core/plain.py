@@ -48,8 +48,8 @@ def _scalar(value: Any) -> Any:
         if not value.is_finite():
             return None
         return int(value) if value == value.to_integral_value() else float(value)
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and hasattr(value, "astype"):
-        return _instants(value)
+    if type(value).__module__ == "numpy" and value.dtype.kind in "mM":
+        return _instants(value.astype(str).tolist())
     for method in ("tolist", "as_py", "to_pylist"):
         if callable(getattr(value, method, None)):
             return clean(getattr(value, method)())
@@ -60,15 +60,11 @@ def _scalar(value: Any) -> Any:
     return None if text in ("NaT", "<NA>") else _text(text)
 
 
-def _instants(value: Any) -> Any:
-    """Return numpy's datetimes and durations as ISO 8601 text; its own ``tolist`` makes nanoseconds bare integers."""
-    plain = value.astype(str)
-    plain = plain.tolist() if hasattr(plain, "tolist") else str(plain)
-    return [None if v == "NaT" else clean(v) for v in plain] if isinstance(plain, list) else clean(_nat(plain))
-
-
-def _nat(text: Any) -> Any:
-    return None if text == "NaT" else text
+def _instants(texts: Any) -> Any:
+    """Return numpy's datetimes and durations as text; its own ``tolist`` makes nanoseconds bare integers."""
+    if isinstance(texts, list):
+        return [_instants(text) for text in texts]
+    return None if texts == "NaT" else texts
 
 
 def _key(key: Any) -> str:
