@@ -8,6 +8,7 @@ as it was first given out: a retry returns that one.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 GROUP_ROWS = 131_072
 #: Bytes in memory after which a row group ends early: wide rows do not make it grow.
 GROUP_BYTES = 64 << 20
+#: JSON bytes of columns in a ref: half of what XCom takes.
+MAX_COLUMNS_BYTES = 8 * 1024
 COMPRESSION = "zstd"
-#: Level 1: as quick as snappy and smaller; see ``benchmarks/snapshot.py``.
+#: As quick as snappy and a tenth smaller on the rows of ``benchmarks/snapshot.py``.
 COMPRESSION_LEVEL = 1
 
 
@@ -254,8 +257,8 @@ def refer(
 
 
 def describe(store: Store, columns: dict[str, str]) -> tuple[dict[str, str] | None, str | None]:
-    """Return what a ref says of its columns: them, or beyond 100 the URI of their list in the store."""
-    if len(columns) <= MAX_COLUMNS:
+    """Return what a ref says of its columns: them, or where they are too many the URI of their list in the store."""
+    if len(columns) <= MAX_COLUMNS and len(json.dumps(columns)) <= MAX_COLUMNS_BYTES:
         return columns, None
     listing = [[name, kind] for name, kind in columns.items()]
     key = f"schemas/{digests.hex_of(digests.of_json(listing))}.json"

@@ -207,13 +207,17 @@ def open_source(source: str | list[str], types: dict[str, Any] | None = None, fo
         raise MissingSourceError("the source is an empty list: no file was found by what made it")
     patterns = tuple(local_path(one) for one in several)
     given = ", ".join(several) if len(several) <= 3 else f"{several[0]} and {len(several) - 1} more"
-    paths = expand(patterns)
-    refuse_table_formats(paths, patterns)
-    formats = {format or format_of(path) for path in paths}
+    try:
+        paths = expand(patterns)
+        refuse_table_formats(paths, patterns)
+        formats = {format or format_of(path) for path in paths}
+        states = tuple(FileState.of(path) for path in paths)
+    except OSError as error:
+        raise MissingSourceError(f"{given} cannot be looked at: {error.strerror}: {error.filename}") from error
     if len(formats) > 1:
         raise SpecError(f"{given} matches files of different formats: {', '.join(sorted(formats))}; narrow the glob")
     parsed = {column: parse_type(name, column) for column, name in (types or {}).items()}
-    return Source(given, patterns, formats.pop(), tuple(FileState.of(path) for path in paths), parsed)
+    return Source(given, patterns, formats.pop(), states, parsed)
 
 
 def check_columns(asked: list[str], known: list[str], where: str) -> None:
