@@ -82,7 +82,7 @@ def _described(function: Callable[..., Any]) -> dict[str, Any]:
     if isinstance(function, functools.partial):
         keywords = {name: _plain(value) for name, value in function.keywords.items()}
         return {"partial": _described(function.func), "args": [_plain(a) for a in function.args], "keywords": keywords}
-    name = f"{_module_of(function)}:{getattr(function, '__qualname__', type(function).__name__)}"
+    name = f"{module_of(function)}:{getattr(function, '__qualname__', type(function).__name__)}"
     root = source_root(function)
     source: Any
     if root is None:
@@ -97,7 +97,7 @@ def _described(function: Callable[..., Any]) -> dict[str, Any]:
     return {"name": name, "source": source, "closure": _closure(function)}
 
 
-def _module_of(function: Callable[..., Any]) -> str:
+def module_of(function: Callable[..., Any]) -> str:
     """Return the module's name, without what Airflow puts before that of a DAG file: a digest of where it lies."""
     return re.sub(r"^unusual_prefix_[0-9a-f]+_", "", getattr(function, "__module__", None) or "")
 

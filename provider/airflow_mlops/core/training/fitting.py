@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import MlopsError, SpecError, did_you_mean
+from airflow_mlops.core.imports import module_of
+from airflow_mlops.core.training import provenance
 
 if TYPE_CHECKING:
     import pandas
@@ -61,10 +63,16 @@ def trainer_of(function: Callable[..., Any]) -> Trainer:
     return Trainer(function, name, extras, hyperparameters, takes_any)
 
 
+def given_to(function: Callable[..., Any]) -> list[str]:
+    """Return the names of a trainer's parameters that the step fills in: features, target, and the extras it names."""
+    names = list(inspect.signature(function).parameters)
+    return [*names[:2], *(name for name in names[2:] if name in EXTRAS)]
+
+
 def name_of(function: Callable[..., Any]) -> str:
-    """Return ``module:qualname`` of a callable."""
-    qualname = getattr(function, "__qualname__", type(function).__name__)
-    return f"{getattr(function, '__module__', '?')}:{qualname}"
+    """Return ``module:qualname`` of a callable; of a ``functools.partial`` that of the function inside."""
+    function = provenance.inner(function)
+    return f"{module_of(function)}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:

@@ -5,10 +5,8 @@ The folder loads in a process that has neither the user's project on its path no
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -72,19 +70,24 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
             f"loaded runs their code; if you trust them, pass trusted_types={refused[:10]!r}",
             types=refused,
         )
-    return list(untrusted), {name for t in untrusted if (name := _module_of(t))}
+    homes = {t: _home(t) for t in untrusted}
+    lost = [t for t, home in homes.items() if home is None]
+    if lost:
+        raise UnsupportedError(
+            f"other processes could not import {', '.join(lost[:5])}, which the model needs: put it at the top level "
+            "of a module beside the DAG file, not in the DAG file, a notebook or a function",
+            types=lost,
+        )
+    return list(untrusted), {home for home in homes.values() if home}
 
 
-def _module_of(dotted: str) -> str | None:
-    """Return the longest part of a dotted name that is a module."""
+def _home(dotted: str) -> str | None:
+    """Return the module that a dotted name is in, as another process would find it."""
     parts = dotted.split(".")
     for end in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:end])
-        try:
-            if name in sys.modules or importlib.util.find_spec(name) is not None:
-                return name
-        except (ImportError, AttributeError, ValueError):
-            continue
+        if name != "__main__" and provenance.find_module(name) is not None:
+            return name
     return None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 import platform
 import subprocess
@@ -16,10 +15,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core import digests
+from airflow_mlops.core.imports import code_digest
 
 #: What every logged model needs, by import name.
 BASE = ("sklearn", "numpy", "pandas", "scipy", "skops", "mlflow")
@@ -40,7 +41,7 @@ class Sources:
     third_party: frozenset[str] = frozenset()
 
 
-def sources_of(modules: Iterable[str | None]) -> Sources:
+def sources_of(modules: Iterable[str]) -> Sources:
     """Return the user's packages and the installed libraries that modules reach by their imports.
 
     :param modules: dotted names; those that cannot be found (a DAG file, ``__main__``) are passed over.
@@ -48,7 +49,7 @@ def sources_of(modules: Iterable[str | None]) -> Sources:
     own: dict[str, Path] = {}
     libraries: set[str] = set()
     seen: set[str] = set()
-    waiting = [name for name in modules if name]
+    waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -73,11 +74,26 @@ def sources_of(modules: Iterable[str | None]) -> Sources:
     return Sources(own, frozenset(libraries))
 
 
+def find_module(name: str) -> ModuleSpec | None:
+    """Return where another process would find a module, without importing anything.
+
+    What this process has loaded does not count: a DAG file is in ``sys.modules`` under a name that no other knows.
+    """
+    path: Any = None
+    spec = None
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        dotted = ".".join(parts[:end])
+        finders = (f.find_spec(dotted, path) for f in sys.meta_path if hasattr(f, "find_spec"))
+        spec = next((found for found in finders if found is not None), None)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
+
+
 def _source_file(name: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):
-        return None
+    spec = find_module(name)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         # A compiled module of an installed library has no source, but it has a place.
         return Path(spec.origin) if spec and spec.origin and _is_installed(Path(spec.origin)) else None
@@ -85,7 +101,7 @@ def _source_file(name: str) -> Path | None:
 
 
 def _namespace_folder(top: str) -> Path | None:
-    spec = importlib.util.find_spec(top)
+    spec = find_module(top)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None
 
@@ -115,6 +131,13 @@ def _imports(source: str, module: str, *, package: bool) -> list[str]:
     return found
 
 
+def inner(function: Any) -> Any:
+    """Return the function inside ``functools.partial``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
 def code_of(*functions: Callable[..., Any] | None) -> tuple[str, Sources]:
     """Return a digest of all code that functions reach, and where it is.
 
@@ -122,33 +145,33 @@ def code_of(*functions: Callable[..., Any] | None) -> tuple[str, Sources]:
     one that no module can be imported for (it stands in a DAG file) with its own source and what it uses of the file.
     An installed library counts by name: its version is in the environment.
     """
-    given = [f for f in functions if f is not None]
-    modules: list[str | None] = []
-    loose: dict[str, str] = {}
-    for function in given:
-        module = getattr(function, "__module__", None) or ""
-        if importable(function):
-            modules.append(module)
-            loose[f"{module}:{getattr(function, '__qualname__', '')}"] = ""
+    modules: list[str] = []
+    parts: list[Any] = []
+    for function in functions:
+        if function is None:
+            continue
+        own = inner(function)
+        if importable(own):
+            modules.append(own.__module__)
+            parts.append(code_digest(function))
         else:
-            for name, text in _loose_sources(function).items():
-                loose[name] = digests.of_bytes(text.encode())
-                modules += _imports(text, "", package=False)
-            modules += _modules_used(function)
+            loose = _loose_sources(own)
+            modules += [name for text in loose.values() for name in _imports(text, "", package=False)]
+            modules += _modules_used(own)
+            bound = (
+                [function.args, sorted(function.keywords.items())] if isinstance(function, functools.partial) else []
+            )
+            cells = [repr(cell.cell_contents) for cell in getattr(own, "__closure__", None) or ()]
+            parts.append({"source": loose, "bound": repr(bound), "closure": cells})
     found = sources_of(modules)
     files = {top: _files(root) for top, root in sorted(found.own.items())}
-    return digests.of_json({"files": files, "loose": loose}), found
+    return digests.of_json({"functions": parts, "files": files}), found
 
 
 def importable(function: Any) -> bool:
     """Return whether another process can import the object by its module and name."""
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    if not module or module == "__main__" or not qualname or "<" in qualname:
-        return False
-    try:
-        if importlib.util.find_spec(module) is None:
-            return False
-    except (ImportError, AttributeError, ValueError):
+    if not module or module == "__main__" or not qualname or "<" in qualname or find_module(module) is None:
         return False
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):

@@ -1,0 +1,249 @@
+"""One MLflow run and one logged model for one training, whatever happens on the way.
+
+The run is found again by the tag ``mlops.key``. Before a model's files go to MLflow its ref and manifest are written to
+the store as a draft, so that a try which finds the model ready in MLflow can finish without fitting once more.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core import models
+from airflow_mlops.core.errors import NotFoundError
+from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.store import safe_name
+from airflow_mlops.core.tracking import client, experiment_id, mlflow_errors, strip_credentials
+from airflow_mlops.core.vocabulary import DatasetRef, ModelRef
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
+
+KEY_TAG = "mlops.key"
+#: MLflow's limits: characters of a parameter and of a tag, and how many go in one call.
+PARAM_LIMIT, TAG_LIMIT, BATCH = 6000, 8000, 100
+DATASET_DIGEST_LIMIT, SOURCE_LIMIT = 36, 65535
+
+
+class TrainingRun:
+    """The MLflow run of one training.
+
+    :param context: the step's.
+    :param experiment: the experiment's name; made if it is missing.
+    :param key: what identifies the training: the task instance and the digest of its resolved spec.
+    """
+
+    def __init__(self, context: StepContext, experiment: str, key: str) -> None:
+        self.context = context
+        self.key = key
+        self.client = client(context, "train_model")
+        self.experiment_id = experiment_id(self.client, context, experiment)
+        self.run_id = ""
+        self.model_id = ""
+
+    def find(self, *, reuse: bool) -> dict[str, Any] | None:
+        """Look for earlier tries: return the result of one that ended, or remember the run to resume.
+
+        :param reuse: whether a finished run counts; an unfinished one is resumed in any case.
+        """
+        with self._errors():
+            runs = self.client.search_runs(
+                [self.experiment_id],
+                filter_string=f"tags.`{KEY_TAG}` = '{self.key}'",
+                order_by=["attributes.start_time DESC"],
+                max_results=50,
+            )
+        unfinished = [run for run in runs if run.info.status != "FINISHED"]
+        if unfinished:
+            self.run_id = unfinished[0].info.run_id
+            return self._finish_draft()
+        for run in runs if reuse else []:
+            draft = self._draft(run.info.run_id)
+            if draft is not None and self._is_there(draft):
+                return {**draft["ref"], "experiment_id": self.experiment_id, "reused": True}
+        return None
+
+    def _finish_draft(self) -> dict[str, Any] | None:
+        """Return the result of a try that died when its model was already ready in MLflow."""
+        draft = self._draft(self.run_id)
+        if draft is None or not self._is_there(draft):
+            return None
+        self.context.log.info("Resuming MLflow run %s: its model is complete, only the record is missing", self.run_id)
+        self.close(ModelRef.from_dict(draft["ref"]), draft["manifest"])
+        return {**draft["ref"], "experiment_id": self.experiment_id, "reused": False}
+
+    def _draft(self, run_id: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self.context.store.get_json(draft_key(run_id))
+        except NotFoundError:
+            return None
+        return found
+
+    def _is_there(self, draft: dict[str, Any]) -> bool:
+        model_id = draft["ref"].get("model_id")
+        try:
+            with self._errors():
+                model = self.client.get_logged_model(model_id)
+                files = self.client.list_logged_model_artifacts(model_id) if _ready(model) else []
+        except NotFoundError:
+            return False
+        return any(file.path.rpartition("/")[2] == "MLmodel" for file in files)
+
+    @contextmanager
+    def opened(self, name: str | None, tags: dict[str, Any]) -> Iterator[None]:
+        """Create the run, or go on with the one that an earlier try left; mark it failed if the body raises."""
+        with self._errors():
+            if self.run_id:
+                self.client.update_run(self.run_id, status="RUNNING")
+                self.context.log.info("Resuming MLflow run %s", self.run_id)
+            else:
+                run = self.client.create_run(
+                    self.experiment_id, tags={KEY_TAG: self.key, **_tags(tags)}, run_name=name or None
+                )
+                self.run_id = run.info.run_id
+                self.context.log.info("MLflow run %s in experiment %s", self.run_id, self.experiment_id)
+        crash_point("train.run_created")
+        try:
+            yield
+        except BaseException:
+            self._mark_failed()
+            raise
+
+    def _mark_failed(self) -> None:
+        try:
+            self.client.set_terminated(self.run_id, "FAILED")
+        except Exception as error:
+            # The error that ended the training is the one to raise.
+            self.context.log.warning("The MLflow run could not be marked as failed: %s", type(error).__name__)
+
+    def log_setup(self, hyperparameters: dict[str, Any], dataset: DatasetRef) -> None:
+        """Log parameters, cut to MLflow's limit, and the dataset as the run's input."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        params = [Param(_name(k), str(v)[:PARAM_LIMIT]) for k, v in hyperparameters.items()]
+        source = Dataset(
+            name=dataset.name[:500],
+            digest=_short(dataset.digest),
+            source_type="mlops",
+            source=_json({"uri": strip_credentials(dataset.uri), "digest": dataset.digest})[:SOURCE_LIMIT],
+            profile=_json({"num_rows": dataset.rows}),
+        )
+        with self._errors():
+            for start in range(0, len(params), BATCH):
+                self.client.log_batch(self.run_id, params=params[start : start + BATCH])
+            self.client.log_inputs(
+                self.run_id, [DatasetInput(dataset=source, tags=[InputTag("mlflow.data.context", "training")])]
+            )
+
+    def model(self, name: str, tags: dict[str, Any], params: dict[str, Any]) -> str:
+        """Return the id of the run's logged model: the pending one of an earlier try, or a new one."""
+        from mlflow.entities import LoggedModelOutput
+
+        with self._errors():
+            found = self.client.search_logged_models(
+                [self.experiment_id], filter_string=f"source_run_id = '{self.run_id}'", max_results=10
+            )
+            pending = [m for m in found if str(m.status).rpartition(".")[2].upper() == "PENDING"]
+            if pending:
+                self.model_id = pending[0].model_id
+            else:
+                made = self.client.create_logged_model(
+                    self.experiment_id,
+                    name=re.sub(r"[/:.%\"']", "_", name) or "model",
+                    source_run_id=self.run_id,
+                    tags=_tags(tags),
+                    params={_name(k): str(v)[:PARAM_LIMIT] for k, v in params.items()},
+                    model_type="sklearn",
+                )
+                self.model_id = made.model_id
+            outputs = self.client.get_run(self.run_id).outputs
+            if self.model_id not in [m.model_id for m in (outputs.model_outputs if outputs else [])]:
+                self.client.log_outputs(self.run_id, [LoggedModelOutput(self.model_id, step=0)])
+        return self.model_id
+
+    def log_metrics(self, metrics: dict[str, float | None], counts: dict[str, int], dataset: DatasetRef) -> None:
+        """Log what has a value, on the run and on its model; what an earlier try has logged is not logged again."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._errors():
+            known = self.client.get_run(self.run_id).data.metrics
+            rows = [
+                Metric(
+                    _name(name),
+                    float(value),
+                    now,
+                    0,
+                    model_id=self.model_id if name in metrics else None,
+                    dataset_name=dataset.name[:500] if name in metrics else None,
+                    dataset_digest=_short(dataset.digest) if name in metrics else None,
+                    run_id=self.run_id,
+                )
+                for name, value in {**metrics, **counts}.items()
+                if value is not None and known.get(_name(name)) != value
+            ]
+            for start in range(0, len(rows), BATCH):
+                self.client.log_batch(self.run_id, metrics=rows[start : start + BATCH])
+        crash_point("train.metrics_logged")
+
+    def upload(self, folder: Path, ref: ModelRef, manifest: dict[str, str]) -> None:
+        """Write the draft, upload the model's files and make the model ready."""
+        tags = {"mlops.digest": str(ref.digest)}
+        self.context.store.put_json(draft_key(self.run_id), {"ref": ref.to_dict(), "manifest": manifest})
+        with self._errors():
+            self.client.set_logged_model_tags(self.model_id, tags)
+            self.client.log_batch(self.run_id, tags=_tag_entities(tags))
+            self.client.log_model_artifacts(self.model_id, str(folder))
+        crash_point("train.model_uploaded")
+        with self._errors():
+            self.client.finalize_logged_model(self.model_id, "READY")
+        crash_point("train.model_finalised")
+
+    def close(self, ref: ModelRef, manifest: dict[str, str]) -> None:
+        """Put the model on record and end the run."""
+        models.record(self.context, ref, manifest)
+        crash_point("train.recorded")
+        with self._errors():
+            self.client.set_terminated(self.run_id, "FINISHED")
+        crash_point("train.run_ended")
+
+    def _errors(self) -> Any:
+        return mlflow_errors(self.context.tracking_uri)
+
+
+def draft_key(run_id: str) -> str:
+    """Return the store key of the draft of a run's model."""
+    return f"training/{safe_name(run_id)}.json"
+
+
+def _ready(model: Any) -> bool:
+    return str(model.status).rpartition(".")[2].upper() == "READY"
+
+
+def _tags(tags: dict[str, Any]) -> dict[str, str]:
+    return {_name(k): str(v)[:TAG_LIMIT] for k, v in tags.items() if v is not None}
+
+
+def _tag_entities(tags: dict[str, str]) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(key, value) for key, value in tags.items()]
+
+
+def _name(text: Any) -> str:
+    """Return a name as MLflow takes it: letters, digits and ``_-. :/``, at most 250 characters."""
+    return re.sub(r"[^/\w.\- :]", "_", str(text))[:250]
+
+
+def _short(digest: str) -> str:
+    return digest.rpartition(":")[2][:DATASET_DIGEST_LIMIT]
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
