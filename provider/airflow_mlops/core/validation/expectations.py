@@ -19,7 +19,7 @@ from airflow_mlops.core.errors import SpecError, did_you_mean
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.imports import load
 from airflow_mlops.core.validation.column_types import check_name
-from airflow_mlops.core.validation.library import great_expectations
+from airflow_mlops.core.validation.library import great_expectations, quiet
 
 Grade = Literal["error", "warning", "info"]
 
@@ -77,7 +77,8 @@ class Expectation:
         :param kwargs: other arguments than its own.
         :param number: kept in its ``meta``, to tell its result from others'.
         """
-        return _class_of(self.type)(**(self.kwargs if kwargs is None else kwargs), meta={"number": number})
+        with quiet():
+            return _class_of(self.type)(**(self.kwargs if kwargs is None else kwargs), meta={"number": number})
 
 
 def read_expectations(value: Any) -> list[Expectation]:
@@ -144,7 +145,8 @@ def _read_file(text: str) -> Any:
         raise
     except Exception as error:
         if isinstance(error, ValueError) or type(error).__module__.partition(".")[0] == "yaml":
-            raise SpecError(f"the file of expectations {path} is not valid: {error}", path=str(path)) from error
+            what = " ".join(str(error).split())
+            raise SpecError(f"the file of expectations {path} is not valid: {what}", path=str(path)) from error
         raise
 
 
