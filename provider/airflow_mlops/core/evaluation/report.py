@@ -52,6 +52,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "slices": evidence.slices,
         "infrastructure": _infrastructure(evidence),
         "caveats": _caveats(evidence),
+        "origin": _origin(evidence),
         "specs": [{k: str(v) if callable(v) else v for k, v in spec.items()} for spec in evidence.specs],
     }
     return report, details
@@ -136,7 +137,45 @@ def _champion(champion: Champion | None, comparison: list[dict[str, Any]]) -> di
 
 
 def _infrastructure(evidence: Evidence) -> dict[str, Any]:
-    return {**evidence.infrastructure, "bytes": evidence.challenger.copy.bytes}
+    process = evidence.infrastructure.get("process")
+    return {
+        "signature": evidence.infrastructure.get("signature"),
+        "process": {"error": None, "load_seconds": None, "latency": None, **process} if process else None,
+        "bytes": evidence.challenger.copy.bytes,
+    }
+
+
+def _origin(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return where the model comes from, as rows for the page; what is not known has no row."""
+    ref, data = evidence.challenger.copy.ref, evidence.dataset
+    training = ref.training or {}
+    rows = training.get("rows")
+    found = [
+        ("Model", ref.uri, True),
+        ("MLflow run", ref.run_id, True),
+        ("Trained on", f"{rows:,} rows" if isinstance(rows, int) else None if training else "not on record", False),
+        ("Training window", _period(training.get("window")), False),
+        ("Training dataset", training.get("dataset_digest"), True),
+        ("Split", _listed(training.get("split")), False),
+        ("Hyperparameters", _listed(training.get("hyperparameters")), False),
+        ("Code", _listed(ref.code), True),
+        ("Environment", _listed(ref.environment), False),
+        ("Tested on", data.name, False),
+        ("Test window", _period(data.window), False),
+        ("Test dataset", data.digest, True),
+    ]
+    return [{"what": what, "value": value, "code": code} for what, value, code in found if value]
+
+
+def _period(window: Any) -> str | None:
+    return f"{window['start']} to {window['end']}" if isinstance(window, dict) and "start" in window else None
+
+
+def _listed(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    plain = {k: v for k, v in value.items() if v is not None and not isinstance(v, (dict, list))}
+    return ", ".join(f"{key} {item}" for key, item in plain.items()) or None
 
 
 def _caveats(evidence: Evidence) -> list[str]:

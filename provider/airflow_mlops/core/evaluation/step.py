@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ from airflow_mlops.core.vocabulary import DatasetRef, ModelRef, role_columns
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
+
+#: Outcomes of one test that go to the log.
+LOGGED = 3
 
 
 def evaluate_model(
@@ -190,7 +194,15 @@ def _run(evidence: Evidence) -> list[Outcome]:
         run = load(KINDS[spec["kind"]].run, f"the kind {spec['kind']!r}")
         found = run(evidence, spec)
         outcomes += found
-        failed = [one for one in found if not one.passed]
-        for one in failed or found[:1]:
-            evidence.context.log.info("%s %s: %s", "failed" if failed else "passed", one.name, one.brief or one.message)
+        _log(evidence.context.log, found)
     return outcomes
+
+
+def _log(log: logging.Logger, found: list[Outcome]) -> None:
+    failed = [one for one in found if not one.passed]
+    for one in (failed or found)[:LOGGED]:
+        word = "passed" if one.passed else "failed"
+        log.info("%s %s: %s", word, one.name, one.brief or one.message)
+    more = len(failed or found) - LOGGED
+    if more > 0:
+        log.info("... and %d more of %s; the report has them all", more, found[0].name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 from airflow_mlops.core import models
 from airflow_mlops.core.steps import StepContext
-from airflow_mlops.core.tracking import client, experiment_id
+from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.tracking import client, experiment_id, sqlite_uri
 from airflow_mlops.core.training.rowkeys import hash_rows, save_row_keys
 from airflow_mlops.core.vocabulary import ModelRef
 
@@ -34,6 +37,25 @@ def make_rows(rows: int = 600, seed: int = 0, start: str = "2013-01-01") -> pd.D
     odds = 1.5 * frame["größe"] + 0.8 * frame["distance"] + rng.normal(scale=0.7, size=rows)
     frame["late"] = (odds > 0).astype("int64")
     return frame
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database whose migrations have run, which takes seconds; the tests get copies."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(StepContext(store=LocalStore(file.parent), tracking_uri=sqlite_uri(file)), "a test")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _database(migrated: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+
+
+@pytest.fixture(name="make_rows")
+def make_rows_fixture() -> Callable[..., pd.DataFrame]:
+    """Make rows of the example."""
+    return make_rows
 
 
 @pytest.fixture
@@ -112,10 +134,8 @@ def log_model(context: StepContext) -> Callable[..., ModelRef]:
         if alias:
             from mlflow.exceptions import MlflowException
 
-            try:
+            with contextlib.suppress(MlflowException):
                 mlflow_client.create_registered_model(name)
-            except MlflowException:
-                pass
             version = mlflow_client.create_model_version(name, ref.uri, run.info.run_id, model_id=info.model_id)
             mlflow_client.set_registered_model_alias(name, alias, version.version)
             ref = ModelRef(**{**ref.__dict__, "version": int(version.version)})

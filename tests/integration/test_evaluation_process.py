@@ -1,0 +1,249 @@
+"""Evaluation in processes of its own: the fresh process that loads the model, and a step that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from sklearn.linear_model import LogisticRegression
+
+from airflow_mlops.core import models
+from airflow_mlops.core.evaluation import fresh
+from airflow_mlops.core.evaluation.step import evaluate_model
+from airflow_mlops.core.faults import CRASH_POINTS, VARIABLE
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.tracking import client, experiment_id
+from airflow_mlops.core.vocabulary import ModelRef
+
+COLUMNS = ["größe", "distance"]
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(300, 2)), columns=COLUMNS)
+    return frame.assign(late=(frame["größe"] + 0.3 * rng.normal(size=300) > 0).astype("int64"))
+
+
+@pytest.fixture
+def dataset(frame: pd.DataFrame, tmp_path: Path) -> str:
+    path = tmp_path / "flights.parquet"
+    frame.to_parquet(path, index=False)
+    return str(path)
+
+
+@pytest.fixture
+def log_model(context: StepContext, frame: pd.DataFrame) -> Callable[..., ModelRef]:
+    """Log a model to MLflow and put it on record, as a trainer does."""
+
+    def log(model: Any = None, *, example: bool = True, **options: Any) -> ModelRef:
+        mlflow_client = client(context, "a test")
+        with mlflow.start_run(experiment_id=experiment_id(mlflow_client, context, "tests")):
+            info = mlflow.sklearn.log_model(
+                model or LogisticRegression().fit(frame[COLUMNS], frame["late"]),
+                name="model",
+                pip_requirements=["scikit-learn"],
+                signature=infer_signature(frame[COLUMNS], frame["late"]),
+                input_example=frame[COLUMNS].head(3) if example else None,
+                serialization_format="cloudpickle",
+                **options,
+            )
+        ref = ModelRef(uri=f"models:/{info.model_id}", model_id=info.model_id, name="late", target="late")
+        models.record(context, ref, models.manifest_of(mlflow.artifacts.download_artifacts(ref.uri)))
+        return ref
+
+    return log
+
+
+def by_kind(context: StepContext, report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    details = context.store.get_json(context.store.key_of(report["details_uri"]) or "")
+    return {test["kind"]: test for test in details["tests"]}
+
+
+LOAD = {"kind": "load"}
+LATENCY = {"kind": "latency", "p95_ms": 5000}
+
+
+def test_a_model_loads_and_answers_in_a_fresh_process(
+    context: StepContext, log_model: Any, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    run = fresh.run
+
+    def counted(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        started.append(1)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(fresh, "run", counted)
+    report = evaluate_model(context, model=log_model().to_dict(), dataset=dataset, tests=[LOAD, LATENCY])
+    assert report["passed"], report["summary"]
+    found = by_kind(context, report)
+    assert "predicts its own input example" in found["load"]["message"]
+    assert 0 < found["latency"]["value"] < 5000
+    assert "of 300 single-row predictions" in found["latency"]["message"]
+    assert started == [1]
+
+
+def test_a_model_that_needs_the_workers_modules_fails_to_load(
+    context: StepContext, log_model: Any, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It loads in the task's own process, where the module is; not where it is to be served.
+    (tmp_path / "dag_project.py").write_text(
+        "from sklearn.linear_model import LogisticRegression\nclass Mine(LogisticRegression):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import dag_project
+
+    frame = pd.read_parquet(dataset)
+    model = dag_project.Mine().fit(frame[COLUMNS], frame["late"])
+    report = evaluate_model(context, model=log_model(model).to_dict(), dataset=dataset, tests=[LOAD, LATENCY])
+    assert not report["passed"]
+    found = by_kind(context, report)
+    assert found["sanity"]["passed"]
+    assert "ModuleNotFoundError: No module named 'dag_project'" in found["load"]["message"]
+    assert "code_paths" in found["load"]["message"]
+    assert found["latency"]["message"].startswith("Not measured")
+    brought = log_model(model, code_paths=[str(tmp_path / "dag_project.py")])
+    assert evaluate_model(context, model=brought.to_dict(), dataset=dataset, tests=[LOAD])["passed"]
+
+
+def test_without_an_input_example_rows_of_the_dataset_stand_in(
+    context: StepContext, log_model: Any, dataset: str
+) -> None:
+    report = evaluate_model(context, model=log_model(example=False).to_dict(), dataset=dataset, tests=[LOAD])
+    assert "rows of the dataset (it has no input example)" in by_kind(context, report)["load"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the process died (signal SIGSEGV)"),
+        ("import time; time.sleep(600)", "it did not answer within"),
+    ],
+)
+def test_a_model_that_crashes_or_hangs_is_a_failed_test(
+    context: StepContext, log_model: Any, dataset: str, tmp_path: Path, source: str, says: str
+) -> None:
+    ref = log_model()
+    folder = Path(mlflow.artifacts.download_artifacts(ref.uri, dst_path=str(tmp_path / "copy")))
+    # What loads it in the fresh process runs this first.
+    code = folder / "code"
+    code.mkdir()
+    (code / "sitecustom_model.py").write_text(f"{source}\n")
+    text = (folder / "MLmodel").read_text().replace("mlflow.sklearn", "sitecustom_model", 1)
+    (folder / "MLmodel").write_text(text.replace("python_function:", "python_function:\n    code: code", 1))
+    (tmp_path / "scratch").mkdir()
+    found = fresh.run(folder, rows=None, latency=False, timeout=20, scratch=tmp_path / "scratch")
+    assert found["stage"] == "load"
+    assert says in found["error"]
+
+
+def test_the_fresh_process_sees_no_credentials_and_no_path_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "geheim")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    variables = fresh.environment(tmp_path)
+    assert "geheim" not in variables.values()
+    assert variables["PYTHONPATH"].endswith("provider")
+
+
+def test_the_fresh_process_ends_with_the_task(tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import subprocess, sys, time, os\n"
+        "from pathlib import Path\n"
+        "from airflow_mlops.core.evaluation import fresh, fresh_process\n"
+        "scratch = Path(sys.argv[1])\n"
+        "(scratch / 'MLmodel').write_text('')\n"
+        "fresh.subprocess.Popen.__init__.__defaults__\n"
+        "real = subprocess.Popen\n"
+        "class Told(real):\n"
+        "    def __init__(self, *args, **kwargs):\n"
+        "        args = ([sys.executable, '-c', 'from airflow_mlops.core.evaluation import fresh_process as f; '\n"
+        "                 'import threading, time; '\n"
+        "                 'threading.Thread(target=f._end_with_parent, daemon=True).start(); time.sleep(600)'],)\n"
+        "        super().__init__(*args, **kwargs)\n"
+        "        print(self.pid, flush=True)\n"
+        "subprocess.Popen = Told\n"
+        "fresh.run(scratch, rows=None, latency=False, timeout=600, scratch=scratch)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(child), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        if "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
+            break
+        time.sleep(0.2)
+    assert time.monotonic() < deadline
+
+
+def run_spec(spec: dict[str, Any], folder: Path, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
+    (folder / "spec.json").write_text(json.dumps(spec))
+    variables = dict(os.environ) | ({VARIABLE: crash_at} if crash_at else {})
+    command = [sys.executable, "-m", "airflow_mlops.core", "--spec", str(folder / "spec.json")]
+    return subprocess.run(
+        [*command, "--report", str(folder / "report.json")], env=variables, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS["evaluate_model"])
+def test_killed_at_any_point_and_run_again_there_is_one_report(
+    context: StepContext, log_model: Any, dataset: str, tmp_path: Path, point: str
+) -> None:
+    spec = {
+        "step": "evaluate_model",
+        "args": {
+            "model": log_model().to_dict(),
+            "dataset": dataset,
+            "tests": [{"kind": "metric", "metric": "roc_auc", "min": 0.8}, {"kind": "signature"}],
+        },
+        "store": context.store.uri,
+        "tracking_uri": context.tracking_uri,
+        "key": context.key,
+        "run": context.run,
+    }
+    killed = run_spec(spec, tmp_path, crash_at=point)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "report.json").exists()
+    done = run_spec(spec, tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["passed"]
+    keys = list(context.store.keys("reports"))
+    assert sorted(key.rpartition("/")[2] for key in keys) == ["details.json", "report.html"]
+    assert {context.store.uri_of(key) for key in keys} == {report["details_uri"], report["report_uri"]}
+
+
+def test_an_altered_model_stops_the_step_and_names_the_file(
+    context: StepContext, log_model: Any, dataset: str, tmp_path: Path
+) -> None:
+    ref = log_model()
+    (file,) = (path for path in (tmp_path / "artifacts").rglob("MLmodel") if ref.model_id in str(path))
+    file.write_text(file.read_text() + "# a friendly change\n")
+    spec = {
+        "step": "evaluate_model",
+        "args": {"model": ref.to_dict(), "dataset": dataset},
+        "store": context.store.uri,
+        "tracking_uri": context.tracking_uri,
+    }
+    done = run_spec(spec, tmp_path)
+    assert done.returncode == 1
+    error = json.loads((tmp_path / "report.json").read_text())["error"]
+    assert (error["type"], error["retryable"]) == ("IntegrityError", False)
+    assert error["fields"]["changed"] == ["MLmodel"]
