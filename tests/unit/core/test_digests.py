@@ -24,7 +24,10 @@ def test_a_file_has_the_digest_of_its_bytes_beyond_one_block(tmp_path: Path) -> 
 
 
 def test_a_callable_has_the_same_digest_in_another_process() -> None:
-    code = "import json\nfrom airflow_mlops.core import digests\nprint(digests.of_json([json.dumps, dict, {'s': '\\ud800'}]))"
+    code = (
+        "import json\nfrom airflow_mlops.core import digests\n"
+        "print(digests.of_json([json.dumps, dict, {'s': '\\ud800'}]))"
+    )
     made = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         for _ in range(2)
