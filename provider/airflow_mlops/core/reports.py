@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from airflow_mlops.core.steps import StepContext
 
+#: What a page may ask of the run; outside Airflow nothing is known of it.
+NO_RUN: dict[str, Any] = {"dag_id": None, "task_id": None, "run_id": None, "map_index": -1}
+
 
 @functools.cache
 def environment() -> jinja2.Environment:
@@ -85,7 +88,7 @@ def publish(
     page = (
         environment()
         .get_template(template)
-        .render(report=report.to_dict(), details=details, run=context.run, title=title)
+        .render(report=report.to_dict(), details=details, run={**NO_RUN, **context.run}, title=title)
     )
     context.store.put_bytes(f"{folder}/report.html", page.encode())
     crash_point("report.page_written")
