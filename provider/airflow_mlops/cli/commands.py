@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import getpass
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
+from airflow.utils import yaml
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
@@ -66,10 +68,15 @@ def _user() -> str:
 
 
 def _show(rows: list[dict[str, Any]], output: str) -> None:
-    console = AirflowConsole()
-    if output in ("table", "plain"):
-        rows = [{key: "" if value is None else value for key, value in row.items()} for row in rows]
-    console.print_as(data=rows, output=output)
+    if output == "json":
+        # Not print_as, which makes text of numbers and null.
+        print(json.dumps(rows))
+    elif output == "yaml":
+        print(yaml.dump(rows, sort_keys=False), end="")
+    else:
+        AirflowConsole().print_as(
+            data=[{k: "" if v is None else v for k, v in row.items()} for row in rows], output=output
+        )
 
 
 @_command

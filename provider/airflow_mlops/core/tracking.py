@@ -80,12 +80,15 @@ def translated(error: Any, uri: str | None) -> MlopsError:
     server = strip_credentials(uri or "MLflow")
     text = strip_credentials(str(getattr(error, "message", error)))
     code = str(getattr(error, "error_code", ""))
-    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(
-        r"error code 40[13]", text
-    ):
+    status = _http_status(error)
+    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or status in (401, 403):
         return CredentialsError(
             f"the MLflow server at {server} refuses the credentials; check login, password or token of the connection",
             uri=server,
+        )
+    if "not in a valid JSON format" in text or (status == 404 and "error_code" not in getattr(error, "json", {})):
+        return NotFoundError(
+            f"something answers at {server}, but not as an MLflow server does; check host, port and path", uri=server
         )
     if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"):
         return NotFoundError(f"MLflow at {server}: {text[:500]}", uri=server)
@@ -104,6 +107,24 @@ def translated(error: Any, uri: str | None) -> MlopsError:
         if re.search(pattern, text):
             return _unreachable(uri, why)
     return _unreachable(uri, text[:300])
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the HTTP status behind an MLflow exception, or None.
+
+    MLflow drops it where the body is JSON without an error code of its own, as a proxy's is; it still stands in the
+    frame that raised.
+    """
+    named = re.search(r"failed with error code (\d{3})", str(error))
+    if named:
+        return int(named[1])
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "verify_rest_response":
+            status = getattr(trace.tb_frame.f_locals.get("response"), "status_code", None)
+            return int(status) if status is not None else None
+        trace = trace.tb_next
+    return None
 
 
 def client(context: StepContext, purpose: str) -> MlflowClient:

@@ -1,0 +1,172 @@
+"""``airflow mlops``, through Airflow's own parser, on the embedded back end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_mlops.core.registry.register import register_model
+from airflow_mlops.core.registry.versions import RegisteredModel
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.tracking import sqlite_uri
+
+
+@pytest.fixture
+def context(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> StepContext:
+    """The embedded back end, as a task would see it; ``log_model`` logs there."""
+    home = tmp_path / "mlops"
+    home.mkdir()
+    shutil.copy(migrated_database, home / "mlflow.db")
+    monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(home))
+    monkeypatch.setenv("AIRFLOW__MLOPS__BACKEND", "embedded")
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    # The command sets it for its process; here that is the tests'.
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    return StepContext(store=LocalStore(home / "store"), tracking_uri=sqlite_uri(home / "mlflow.db"), key="register")
+
+
+@pytest.fixture
+def versions(context: StepContext, log_model: Any) -> list[dict[str, Any]]:
+    """Two versions of ``churn``; the second one's evidence failed."""
+    first, second = log_model("1"), log_model("2")
+    failed = {
+        "kind": "model_test",
+        "passed": False,
+        "severity": "error",
+        "summary": "AUC fell to 0.6.",
+        "subject": second["digest"],
+    }
+    return [
+        register_model(context, model=first, model_name="churn"),
+        register_model(context, model=second, model_name="churn", evidence=[failed]),
+    ]
+
+
+@pytest.fixture
+def airflow(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command line in this process; return exit code or message, and what it printed."""
+
+    def run(*words: str) -> tuple[Any, str]:
+        from airflow.cli import cli_parser
+
+        args = cli_parser.get_parser().parse_args(["mlops", *words])
+        code: Any = 0
+        try:
+            args.func(args)
+        except SystemExit as error:
+            code = error.code
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_promote_status_history(airflow, versions):
+    code, printed = airflow("promote", "churn", "1", "--reason", "report read", "--by", "ana", "--output", "json")
+    assert code == 0
+    (entry,) = json.loads(printed)
+    assert (entry["kind"], entry["version"], entry["reason"], entry["by"]) == ("ledger_entry", 1, "report read", "ana")
+
+    code, printed = airflow("status", "--output", "json")
+    (row,) = json.loads(printed)
+    assert (row["model"], row["alias"], row["version"], row["latest_version"]) == ("churn", "champion", 1, 2)
+    assert (row["entry"], row["by"], row["state"]) == (1, "ana", "ok")
+    assert airflow("status", "churn", "--output", "json")[1] == printed
+
+    code, printed = airflow("history", "churn", "--output", "json")
+    (row,) = json.loads(printed)
+    assert (row["entry"], row["action"], row["version"], row["previous"]) == (1, "promote", 1, None)
+    assert (row["reason"], row["state"]) == ("report read", "done")
+
+
+@pytest.mark.parametrize("output", ["table", "plain", "yaml"])
+def test_every_output_shows_what_matters(airflow, versions, output):
+    airflow("promote", "churn", "1", "--reason", "first")
+    for words in (("status",), ("history", "churn")):
+        code, printed = airflow(*words, "--output", output)
+        assert code == 0
+        assert "churn" in printed or "first" in printed
+        assert "champion" in printed
+
+
+def test_the_user_of_the_machine_is_who_promoted(airflow, versions, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "bo")
+
+    (entry,) = json.loads(airflow("promote", "churn", "1", "--output", "json")[1])
+
+    assert entry["by"] == "bo"
+
+
+def test_failed_evidence_stops_it_unless_waived(airflow, versions):
+    code, _ = airflow("promote", "churn", "2")
+    assert code.startswith("GateFailedError: the model_test report did not pass: AUC fell to 0.6.")
+    assert "\n" not in code
+
+    code, printed = airflow("promote", "churn", "2", "--without-evidence", "--output", "json")
+    assert code == 0
+    assert json.loads(printed)[0]["evidence_waived"] is True
+    assert json.loads(airflow("history", "churn", "--output", "json")[1])[0]["evidence"] == "waived"
+
+
+def test_expected_champion_and_older_versions(airflow, versions):
+    airflow("promote", "churn", "2", "--without-evidence")
+    code, _ = airflow("promote", "churn", "1", "--expected-champion", "none")
+    assert "version 2 now" in code
+    assert "no version is what it was expected" in code
+
+    assert airflow("promote", "churn", "1", "--expected-champion", "2")[0] == 0
+    assert airflow("promote", "churn", "1", "--alias", "shadow")[0] == 0
+    rows = json.loads(airflow("status", "churn", "--output", "json")[1])
+    assert [(row["alias"], row["version"]) for row in rows] == [("champion", 1), ("shadow", 1)]
+
+
+def test_status_says_when_somebody_moved_it_in_mlflow(airflow, versions, context):
+    airflow("promote", "churn", "1")
+    RegisteredModel(context, "churn").point("champion", 2)
+
+    (row,) = json.loads(airflow("status", "--output", "json")[1])
+    assert (row["version"], row["state"]) == (2, "moved outside the ledger")
+    # Looking changes nothing.
+    assert len(json.loads(airflow("history", "churn", "--output", "json")[1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("history", "chrun"), "NotFoundError: 'chrun' has no ledger in .*did you mean 'churn'"),
+        (("status", "chrun"), "NotFoundError: there is no registered model 'chrun'; did you mean 'churn'"),
+        (("promote", "churn", "9"), "NotFoundError: .*version=9"),
+        (("promote", "churn", "1", "--expected-champion", "old"), "SpecError: expected_champion must be"),
+    ],
+)
+def test_errors_are_one_line(airflow, versions, words, message):
+    code, printed = airflow(*words)
+
+    assert isinstance(code, str)
+    assert len(code.splitlines()) == 1
+    assert re.match(message, code)
+    assert "Traceback" not in printed
+
+
+def test_the_commands_cost_nothing_until_one_runs():
+    code = """
+import sys
+from airflow.cli import cli_config
+before = set(sys.modules)
+from airflow_mlops.cli.definition import get_mlops_cli_commands
+(group,) = get_mlops_cli_commands()
+print(sorted(m for m in set(sys.modules) - before if not m.startswith(("airflow_mlops.cli", "airflow_mlops"))))
+print(sorted(m for m in set(sys.modules) - before if m.startswith("airflow_mlops.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    others, ours = done.stdout.strip().splitlines()[-2:]
+    assert others == "[]"
+    assert ours == "['airflow_mlops.cli', 'airflow_mlops.cli.definition']"
