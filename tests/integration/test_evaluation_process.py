@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +25,24 @@ from airflow_mlops.core.evaluation import fresh
 from airflow_mlops.core.evaluation.step import evaluate_model
 from airflow_mlops.core.faults import CRASH_POINTS, VARIABLE
 from airflow_mlops.core.steps import StepContext
-from airflow_mlops.core.tracking import client, experiment_id
+from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.tracking import client, experiment_id, sqlite_uri
 from airflow_mlops.core.vocabulary import ModelRef
 
 COLUMNS = ["größe", "distance"]
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database whose migrations have run, which takes seconds; the tests get copies."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(StepContext(store=LocalStore(file.parent), tracking_uri=sqlite_uri(file)), "a test")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _database(migrated: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
 
 
 @pytest.fixture
@@ -126,6 +141,27 @@ def test_without_an_input_example_rows_of_the_dataset_stand_in(
     assert "rows of the dataset (it has no input example)" in by_kind(context, report)["load"]["message"]
 
 
+@pytest.fixture
+def model_that_runs(frame: pd.DataFrame, tmp_path: Path) -> Callable[[str], Path]:
+    """Save a model that runs some code when it is loaded."""
+
+    def save(source: str) -> Path:
+        folder = tmp_path / "model_folder"
+        mlflow.sklearn.save_model(
+            LogisticRegression().fit(frame[COLUMNS], frame["late"]),
+            folder,
+            pip_requirements=[],
+            serialization_format="cloudpickle",
+        )
+        (folder / "code").mkdir()
+        (folder / "code" / "runs_at_load.py").write_text(f"{source}\n")
+        text = (folder / "MLmodel").read_text().replace("mlflow.sklearn", "runs_at_load", 1)
+        (folder / "MLmodel").write_text(text.replace("python_function:", "python_function:\n    code: code", 1))
+        return folder
+
+    return save
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
@@ -134,18 +170,12 @@ def test_without_an_input_example_rows_of_the_dataset_stand_in(
     ],
 )
 def test_a_model_that_crashes_or_hangs_is_a_failed_test(
-    context: StepContext, log_model: Any, dataset: str, tmp_path: Path, source: str, says: str
+    model_that_runs: Any, tmp_path: Path, source: str, says: str
 ) -> None:
-    ref = log_model()
-    folder = Path(mlflow.artifacts.download_artifacts(ref.uri, dst_path=str(tmp_path / "copy")))
-    # What loads it in the fresh process runs this first.
-    code = folder / "code"
-    code.mkdir()
-    (code / "sitecustom_model.py").write_text(f"{source}\n")
-    text = (folder / "MLmodel").read_text().replace("mlflow.sklearn", "sitecustom_model", 1)
-    (folder / "MLmodel").write_text(text.replace("python_function:", "python_function:\n    code: code", 1))
     (tmp_path / "scratch").mkdir()
-    found = fresh.run(folder, rows=None, latency=False, timeout=20, scratch=tmp_path / "scratch")
+    timeout = 20 if "sleep" in source else 120
+    folder = model_that_runs(source)
+    found = fresh.run(folder, rows=None, latency=False, timeout=timeout, scratch=tmp_path / "scratch")
     assert found["stage"] == "load"
     assert says in found["error"]
 
@@ -160,37 +190,37 @@ def test_the_fresh_process_sees_no_credentials_and_no_path_of_the_task(
     assert variables["PYTHONPATH"].endswith("provider")
 
 
-def test_the_fresh_process_ends_with_the_task(tmp_path: Path) -> None:
-    child = tmp_path / "child.py"
-    child.write_text(
-        "import subprocess, sys, time, os\n"
-        "from pathlib import Path\n"
-        "from airflow_mlops.core.evaluation import fresh, fresh_process\n"
-        "scratch = Path(sys.argv[1])\n"
-        "(scratch / 'MLmodel').write_text('')\n"
-        "fresh.subprocess.Popen.__init__.__defaults__\n"
-        "real = subprocess.Popen\n"
-        "class Told(real):\n"
-        "    def __init__(self, *args, **kwargs):\n"
-        "        args = ([sys.executable, '-c', 'from airflow_mlops.core.evaluation import fresh_process as f; '\n"
-        "                 'import threading, time; '\n"
-        "                 'threading.Thread(target=f._end_with_parent, daemon=True).start(); time.sleep(600)'],)\n"
-        "        super().__init__(*args, **kwargs)\n"
-        "        print(self.pid, flush=True)\n"
-        "subprocess.Popen = Told\n"
-        "fresh.run(scratch, rows=None, latency=False, timeout=600, scratch=scratch)\n"
+def test_the_fresh_process_ends_with_a_killed_task(model_that_runs: Any, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    started = tmp_path / "started"
+    folder = model_that_runs(f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    code = (
+        "import sys; from pathlib import Path; from airflow_mlops.core.evaluation import fresh;"
+        "fresh.run(Path(sys.argv[1]), rows=None, latency=False, timeout=600, scratch=Path(sys.argv[2]))"
     )
-    parent = subprocess.Popen([sys.executable, str(child), str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        if "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2:3]:
-            break
-        time.sleep(0.2)
-    assert time.monotonic() < deadline
+    task = subprocess.Popen([sys.executable, "-c", code, str(folder), str(tmp_path / "scratch")])
+    assert eventually(lambda: started.exists() and started.read_text() != "")
+    task.kill()
+    task.wait()
+    pid = int(started.read_text())
+    assert eventually(lambda: not alive(pid))
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 120) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def alive(pid: int) -> bool:
+    # An orphan that nobody waits for stays in the table as a zombie.
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def run_spec(spec: dict[str, Any], folder: Path, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
