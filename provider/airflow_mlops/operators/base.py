@@ -100,7 +100,7 @@ class MlopsOperator(BaseOperator):
 class GateOperator(MlopsOperator):
     """An operator whose step yields a report: push it, then decide.
 
-    :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``.
+    :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
     """
 
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(),)

@@ -35,12 +35,13 @@ class EvaluateModelOperator(GateOperator):
         has never seen, which the report then says. (templated)
     :param report_name: title of the report; default: the model's name. (templated)
     :param show_values: show the values of columns of the ``private`` role where slices are made by them.
-    :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``.
+    :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
     :raises ValueError: in the constructor, for a mistake in ``tests`` that can be seen before anything is rendered.
     """
 
     step = "evaluate_model"
     step_arguments = ("model", "dataset", "tests", "champion", "target", "roles", "trust", "show_values")
+    path_arguments = ("dataset",)
     needs_mlflow = True
     operator_extra_links = (ReportLink(), MLflowRunLink())
 
@@ -53,6 +54,7 @@ class EvaluateModelOperator(GateOperator):
         "roles",
         "trust",
         "report_name",
+        "fail_on",
         *BACKEND_FIELDS,
     )
     template_fields_renderers = {"model": "json", "dataset": "json", "tests": "json", "roles": "json"}  # noqa: RUF012
