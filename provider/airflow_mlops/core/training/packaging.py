@@ -54,12 +54,12 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
     """
     skops = require("skops.io", "logging a model")
     try:
-        untrusted = skops.get_untrusted_types(data=skops.dumps(model))
+        with warnings.catch_warnings():
+            # To name a ufunc, skops asks every loaded module for it, and some warn of the question.
+            warnings.simplefilter("ignore")
+            untrusted = skops.get_untrusted_types(data=skops.dumps(model))
     except Exception as error:
-        raise UnsupportedError(
-            f"the model ({_kind(model)}) cannot be stored without pickle: {type(error).__name__}: {str(error)[:300]} "
-            "Its functions and classes must stand at the top level of a module"
-        ) from error
+        raise _not_storable(model, error) from error
     allowed = {*TRUSTED_LIBRARIES, *own}
     extra = {*TRUSTED_TYPES, *trusted_types}
     refused = [t for t in untrusted if t.partition(".")[0] not in allowed and t not in extra]
@@ -79,6 +79,13 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
             types=lost,
         )
     return list(untrusted), {home for home in homes.values() if home}
+
+
+def _not_storable(model: Any, error: BaseException) -> UnsupportedError:
+    return UnsupportedError(
+        f"the model ({_kind(model)}) cannot be stored without pickle: {type(error).__name__}: {str(error)[:300]}. Its "
+        "functions and classes must stand at the top level of a module"
+    )
 
 
 def _home(dotted: str) -> str | None:
@@ -220,17 +227,23 @@ def write_model(
     sources = provenance.sources_of(modules)
     libraries = {*provenance.BASE, *sources.third_party, type(model).__module__.partition(".")[0]}
     pinned = provenance.requirements(provenance.versions_of(libraries - set(sources.own)))
-    mlflow.sklearn.save_model(
-        model,
-        str(folder),
-        mlflow_model=mlflow_model,
-        code_paths=copy_code(sources.own, scratch) or None,
-        signature=signature,
-        input_example=example,
-        pip_requirements=pinned,
-        serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-        skops_trusted_types=types,
-    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mlflow.sklearn.save_model(
+                model,
+                str(folder),
+                mlflow_model=mlflow_model,
+                code_paths=copy_code(sources.own, scratch) or None,
+                signature=signature,
+                input_example=example,
+                pip_requirements=pinned,
+                serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
+                skops_trusted_types=types,
+            )
+    except mlflow.exceptions.MlflowException as error:
+        # MLflow reads the model back as it writes it, and keeps what went wrong as the cause.
+        raise _not_storable(model, error.__cause__ or error) from error
     for cache in list(folder.rglob("__pycache__")):
         shutil.rmtree(cache, ignore_errors=True)
     return pinned
