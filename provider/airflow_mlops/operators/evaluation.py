@@ -41,7 +41,6 @@ class EvaluateModelOperator(GateOperator):
 
     step = "evaluate_model"
     step_arguments = ("model", "dataset", "tests", "champion", "target", "roles", "trust", "show_values")
-    path_arguments = ("dataset",)
     needs_mlflow = True
     operator_extra_links = (ReportLink(), MLflowRunLink())
 
