@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 @pytest.mark.timeout(900)
 def test_dropped_into_another_dags_folder_it_runs_on_its_defaults(tmp_path: Path) -> None:
     from airflow_home import Airflow
-    from demo import DAG, trigger
+    from demo import DAG, scheduled
 
     dags = tmp_path / "elsewhere" / "dags"
     dags.mkdir(parents=True)
@@ -25,7 +25,7 @@ def test_dropped_into_another_dags_folder_it_runs_on_its_defaults(tmp_path: Path
     airflow = Airflow(tmp_path / "home", dags)
     with airflow.running():
         airflow.wait_for_dag(DAG)
-        run = trigger(airflow, DAG, "dropped in", {})
+        run = scheduled(airflow, DAG, "dropped in, started by the schedule")
         links = airflow.api("GET", f"/dags/{DAG}/dagRuns/~/taskInstances?limit=50")["task_instances"]
     assert run.state == "success", f"{run.tasks}; see {airflow.log}"
     assert {task["state"] for task in links} == {"success"}
