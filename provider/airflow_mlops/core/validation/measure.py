@@ -166,8 +166,7 @@ def _results(frame: pandas.DataFrame, built: dict[int, Any], examples: int) -> d
     """Return Great Expectations' result for each expectation that gave one."""
     gx = great_expectations()
     result_format = {"result_format": "BASIC", "partial_unexpected_count": examples}
-    with quiet():
-        batch = _batch(gx, frame)
+    with quiet(), _batch(gx, frame) as batch:
         try:
             # One call for all: what several expectations need is computed once.
             results = batch.validate(
@@ -187,7 +186,9 @@ def _one_by_one(batch: Any, built: Any, result_format: dict[str, Any]) -> Iterat
             yield batch.validate(expectation, result_format=result_format)
 
 
-def _batch(gx: Any, frame: pandas.DataFrame) -> Any:
+@contextlib.contextmanager
+def _batch(gx: Any, frame: pandas.DataFrame) -> Iterator[Any]:
+    """Give the frame as a batch, in a project that is in memory only and forgets the frame afterwards."""
     from great_expectations.data_context.types.base import (
         DataContextConfig,
         InMemoryStoreBackendDefaults,
@@ -203,7 +204,11 @@ def _batch(gx: Any, frame: pandas.DataFrame) -> Any:
         ),
     )
     asset = context.data_sources.add_pandas("frames").add_dataframe_asset("frame")
-    return asset.add_batch_definition_whole_dataframe("whole").get_batch(batch_parameters={"dataframe": frame})
+    try:
+        yield asset.add_batch_definition_whole_dataframe("whole").get_batch(batch_parameters={"dataframe": frame})
+    finally:
+        # The library keeps its last project, and with it the frame.
+        context.data_sources.delete("frames")
 
 
 def _exception(result: Any) -> str | None:

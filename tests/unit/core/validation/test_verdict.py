@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +325,17 @@ def test_aggregates_over_many_rows_are_shown(one: One) -> None:
 
     assert found.observed == pytest.approx(987654014.5)
     assert "the mean is 987,654,014, expected at most 1" in found.message
+
+
+def test_the_frame_is_let_go(validate: Validate) -> None:
+    frame = pd.DataFrame({"age": [1.0, None]})
+    alive = weakref.ref(frame)
+
+    validate(frame, ("expect_column_values_to_not_be_null", {"column": "age"}))
+    del frame
+    gc.collect()
+
+    assert alive() is None
 
 
 def test_the_library_writes_nothing_says_nothing_and_leaves_the_frame_alone(tmp_path: Path) -> None:
