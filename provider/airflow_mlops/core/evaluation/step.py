@@ -56,7 +56,8 @@ def evaluate_model(
     :param trust: ``"recorded"``, or ``"unverified"`` for a model that nothing is on record of.
     :param name: the report's title; default: the model's name.
     :param show_values: show the values that name slices by columns of the ``private`` role.
-    :return: a report of kind ``model_test`` with ``champion_version``, ``model_uri`` and ``model_name``.
+    :return: a report of kind ``model_test`` with ``champion``, ``champion_version``, ``model_uri``, ``model_name`` and
+        ``run_id``.
     :raises IntegrityError: if the model's files are not those that were logged.
     :raises EmptyDataError: if no row is left to test on.
     """
@@ -91,9 +92,11 @@ def evaluate_model(
             identity=[copy.ref.digest, data.digest, target, subject, champion],
             title=f"Model test: {name or ref.name or ref.uri}",
         ),
+        "champion": rival.alias if rival else None,
         "champion_version": rival.ref.version if rival and rival.exists else None,
         "model_uri": ref.uri,
         "model_name": ref.name,
+        "run_id": ref.run_id,
     }
 
 
