@@ -28,7 +28,7 @@ from .conftest import NUMERIC, rows
 
 @pytest.fixture
 def mlflow_client(mlflow_context) -> MlflowClient:
-    return MlflowClient(mlflow_context.tracking_uri)
+    return MlflowClient(mlflow_context.tracking_uri, mlflow_context.tracking_uri)
 
 
 def runs_of(client: MlflowClient) -> list:

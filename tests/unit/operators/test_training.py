@@ -1,0 +1,147 @@
+"""TrainModelOperator and @task.train_model: arguments, serialisation, and a task's result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from airflow.sdk import DAG, task
+from airflow.serialization.serialized_objects import DagSerialization
+from sklearn.linear_model import LogisticRegression
+
+from airflow_mlops.core.tracking import sqlite_uri
+from airflow_mlops.decorators.training import TrainModelDecoratedOperator, train_model_task
+from airflow_mlops.exceptions import MlopsFailed
+from airflow_mlops.operators.training import TrainModelOperator
+
+
+def train(X, y, *, C=1.0):
+    return LogisticRegression(C=C).fit(X, y)
+
+
+def fails(X, y):
+    raise RuntimeError("no luck")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    shutil.copy(migrated_database, tmp_path / "home" / "mlflow.db")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 2)), columns=["a", "b"])
+    frame.assign(y=(frame["a"] > 0).astype(int)).to_parquet(tmp_path / "rows.parquet", index=False)
+    return tmp_path
+
+
+@pytest.fixture
+def context(folder: Path) -> Any:
+    ti = SimpleNamespace(dag_id="etl", run_id="r1", task_id="train", map_index=-1, try_number=1)
+    return {"ti": ti, "dag": SimpleNamespace(fileloc=str(folder / "dag.py"), dag_id="etl")}
+
+
+def operator(**kwargs: Any) -> TrainModelOperator:
+    return TrainModelOperator(task_id="train", **{"dataset": "rows.parquet", "trainer": train, "target": "y", **kwargs})
+
+
+def serialised(dag: DAG) -> dict[str, Any]:
+    found: dict[str, Any] = DagSerialization.serialize_dag(dag)
+    json.dumps(found)
+    return found["tasks"][0]["__var"]
+
+
+class TestOperator:
+    def test_the_result_is_a_model_ref(self, context: Any, folder: Path) -> None:
+        found = operator(hyperparameters={"C": "0.5"}).execute(context)
+        assert found["kind"] == "model"
+        assert found["metrics"]["roc_auc"] > 0.9
+        assert found["code"]["trainer"] == f"{__name__}:train"
+        assert json.loads(json.dumps(found)) == found
+        assert operator(hyperparameters={"C": 0.5}).execute(context) == {**found, "reused": True}
+
+    def test_bad_input_is_not_retried(self, context: Any) -> None:
+        with pytest.raises(MlopsFailed, match=r"SpecError: the trainer .*fails failed with RuntimeError: no luck"):
+            operator(trainer=fails).execute(context)
+        with pytest.raises(MlopsFailed, match="MissingColumnError: the target column 'z'"):
+            operator(target="z").execute(context)
+
+    def test_a_missing_file_is_named(self, context: Any, folder: Path) -> None:
+        with pytest.raises(MlopsFailed, match=r"MissingSourceError.*rows\.csv"):
+            operator(dataset="rows.csv").execute(context)
+
+    def test_the_experiment_is_the_dags_by_default(self, context: Any, folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        found = operator().execute(context)
+        uri = sqlite_uri(folder / "home" / "mlflow.db")
+        assert MlflowClient(uri, uri).get_experiment(found["experiment_id"]).name == "etl"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [({"trainer": 3}, "trainer must be"), ({"roles": {"tyme": "at"}}, "did you mean 'time'")],
+    )
+    def test_static_mistakes(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            operator(**arguments)
+
+    def test_functions_are_shown_by_name_and_called_only_by_the_step(self) -> None:
+        with DAG("d", schedule=None) as dag:
+            made = operator(features=fails)
+        assert made.trainer == f"{__name__}:train"
+        assert serialised(dag)["trainer"] == f"{__name__}:train"
+        assert serialised(dag)["features"] == f"{__name__}:fails"
+        made.render_template_fields({"ti": None})
+        assert made.functions == {"trainer": train, "features": fails}
+
+
+class TestDecorator:
+    def decorated(self, **arguments: Any) -> Any:
+        return train_model_task(train, target="y", **arguments)
+
+    def test_the_call_gives_hyperparameters_and_the_dataset(self, context: Any) -> None:
+        with DAG("d", schedule=None):
+            made = self.decorated()("rows.parquet", C=0.25).operator
+        assert isinstance(made, TrainModelDecoratedOperator)
+        found = made.execute(context)
+        assert found["metrics"]["roc_auc"] > 0.9
+        assert made.arguments(context)["hyperparameters"] == {"C": 0.25}
+
+    def test_an_upstream_task_is_a_dependency(self) -> None:
+        with DAG("d", schedule=None) as dag:
+
+            @task
+            def rows() -> str:
+                return "rows.parquet"
+
+            @task
+            def strength() -> float:
+                return 0.5
+
+            self.decorated()(dataset=rows(), C=strength())
+        assert dag.get_task("train").upstream_task_ids == {"rows", "strength"}
+
+    def test_it_can_be_mapped(self) -> None:
+        with DAG("d", schedule=None) as dag:
+            self.decorated(dataset="rows.parquet").expand(C=[0.1, 1.0])
+        json.dumps(DagSerialization.serialize_dag(dag))
+        assert dag.get_task("train").is_mapped
+
+    @pytest.mark.parametrize(
+        ("arguments", "call", "message"),
+        [
+            ({}, {}, "needs the dataset"),
+            ({"dataset": "rows.parquet"}, {"D": 1}, "unexpected keyword argument 'D'"),
+        ],
+    )
+    def test_mistakes_in_the_call_show_when_the_dag_is_parsed(self, arguments: Any, call: Any, message: str) -> None:
+        with DAG("d", schedule=None), pytest.raises(TypeError, match=message):
+            self.decorated(**arguments)(**call)
+
+    def test_it_is_found_under_task(self) -> None:
+        assert callable(task.train_model)
