@@ -98,6 +98,7 @@ class Evidence:
     infrastructure: dict[str, Any] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
     extra_metrics: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def truth(self, rows: np.ndarray[Any, Any]) -> Any:
         """Return the target of some rows."""

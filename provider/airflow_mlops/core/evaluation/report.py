@@ -76,11 +76,11 @@ def _summary(
     if first:
         line += f": {first} {text(figures[first])}"
         row = next((row for row in comparison if row["metric"] == first and row["champion"] is not None), None)
-        if row and evidence.champion:
-            line += (
-                f", on the rows that the champion has not seen either {text(row['challenger'])} against its "
-                f"{text(row['champion'])}"
-            )
+        if row and row["challenger"] == figures[first]:
+            line += f" against the champion's {text(row['champion'])}"
+        elif row:
+            both = f"{text(row['challenger'])} against the champion's {text(row['champion'])}"
+            line += f", and {both} on the rows that neither has seen"
     if evidence.champion is not None and not evidence.champion.exists:
         line += "; no champion yet"
     return line + "."
@@ -157,7 +157,7 @@ def _origin(evidence: Evidence) -> list[dict[str, Any]]:
         ("Training window", _period(training.get("window")), False),
         ("Training dataset", training.get("dataset_digest"), True),
         ("Split", _listed(training.get("split")), False),
-        ("Hyperparameters", _listed(training.get("hyperparameters")), False),
+        ("Hyperparameters", _listed(evidence.hyperparameters), False),
         ("Code", _listed(ref.code), True),
         ("Environment", _listed(ref.environment), False),
         ("Tested on", data.name, False),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.data.dataset import read_frame, resolve
-from airflow_mlops.core.errors import EmptyDataError, SpecError
+from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
 from airflow_mlops.core.evaluation import champion as champions
 from airflow_mlops.core.evaluation.evidence import Evidence, Judged, judge
 from airflow_mlops.core.evaluation.kinds import KINDS, check_tests, identity
@@ -21,6 +21,7 @@ from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.imports import load
 from airflow_mlops.core.reports import publish
+from airflow_mlops.core.tracking import client, mlflow_errors
 from airflow_mlops.core.training.metrics import default_metrics, metric, task_of
 from airflow_mlops.core.vocabulary import DatasetRef, ModelRef, role_columns
 
@@ -74,6 +75,7 @@ def evaluate_model(
         copy = fetch(context, ref, scratch / "model", trust)
         evidence = _evidence(context, copy, data, target, scratch)
         evidence.champion, evidence.show_values = rival, show_values
+        evidence.hyperparameters = _hyperparameters(context, ref)
         evidence.specs = specs or []
         check_slices([str(column) for column in evidence.frame.columns], evidence.specs)
         judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
@@ -167,6 +169,18 @@ def _evidence(context: StepContext, copy: ModelCopy, data: DatasetRef, target: s
         not_features=[target, *role_columns(data.roles)],
         total_rows=total,
     )
+
+
+def _hyperparameters(context: StepContext, ref: ModelRef) -> dict[str, Any]:
+    """Return the parameters that the model's run logged, for the report; none if the run is gone."""
+    if not ref.run_id:
+        return {}
+    mlflow_client = client(context, "reading a run")
+    try:
+        with mlflow_errors(context.tracking_uri):
+            return dict(mlflow_client.get_run(ref.run_id).data.params)
+    except NotFoundError:
+        return {}
 
 
 def _default_tests(evidence: Evidence) -> list[dict[str, Any]]:
