@@ -108,27 +108,29 @@ def signature_of(raw: pandas.DataFrame, labels: Any, logger: Any) -> Any:
 
     A column of a type that MLflow has no name for is listed as ``Any``, and the log says so.
     """
-    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
-    specs, unnamed = [], []
-    for name in raw.columns:
-        column = raw[[name]]
-        rows = column.dropna().head(1000)
-        with warnings.catch_warnings(), _quiet("mlflow.models.signature"):
-            warnings.simplefilter("ignore")
-            found = infer_signature(rows if len(rows) else column.head(1000)).inputs.inputs[0]
-        if found.name is None:
-            unnamed.append(f"{name} ({column[name].dtype})")
-        kind = AnyType() if found.name is None else found.type
-        specs.append(ColSpec(kind, name=str(name), required=not bool(column[name].isna().any())))
+    known = {spec.name: spec.type for spec in _inferred(raw.head(1000))}
+    for name in set(raw.columns) - {n for n, kind in known.items() if not isinstance(kind, AnyType)}:
+        # A type that MLflow does not know spoils the whole frame; nulls may fill the first rows.
+        known |= {spec.name or name: spec.type for spec in _inferred(raw[[name]].dropna().head(1000))}
+    unnamed = [name for name in raw.columns if isinstance(known.get(name, AnyType()), AnyType)]
     if unnamed:
-        logger.warning("MLflow's signature has no type for %s; they are not checked at prediction", ", ".join(unnamed))
+        shown = ", ".join(f"{name} ({raw[name].dtype})" for name in unnamed[:10])
+        logger.warning("MLflow's signature has no type for %s: not checked at prediction", shown)
+    optional = raw.isna().any()
+    inputs = [ColSpec(known.get(n, AnyType()), name=str(n), required=not bool(optional[n])) for n in raw.columns]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(_inferred(labels[:1000])))
+
+
+def _inferred(values: Any) -> list[Any]:
+    from mlflow.models import infer_signature
+
     with warnings.catch_warnings(), _quiet("mlflow.models.signature"):
         warnings.simplefilter("ignore")
-        outputs = infer_signature(raw.head(1), labels[:1000]).outputs if len(raw.columns) else None
-    return ModelSignature(inputs=Schema(specs), outputs=outputs)
+        return list(infer_signature(values).inputs.inputs) if len(values) else []
 
 
 class _quiet:  # noqa: N801
