@@ -4,7 +4,8 @@
 ``promote_model`` in one process, on 20,000 rows and 100 boosted trees. The time between the log's "Fitting" and
 "Metrics" lines, the fit and the predictions on both sides, is taken off; what remains is reading, splitting, writing
 the model, MLflow, the records and the ledger. The figure is the median round; imports, the first migration of the
-database and one warm-up round do not count. Exit code 1 if the target is missed.
+database and one warm-up round do not count. CPU time is printed beside it: on a busy machine the two part. Exit code
+1 if the target is missed.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ class Clock(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.began = self.seconds = 0.0
+        self.began = self.seconds = self.cpu_began = self.cpu = 0.0
         self.all: list[float] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Start at "Fitting", stop at "Metrics"."""
         if record.msg.startswith("Fitting"):
             self.began = time.perf_counter()
+            self.cpu_began = time.process_time()
         elif record.msg.startswith("Metrics"):
             self.seconds = time.perf_counter() - self.began
+            self.cpu = time.process_time() - self.cpu_began
             self.all.append(self.seconds)
 
 
 CLOCK = Clock()
+CPU: list[float] = []
 
 
 def train(X: Any, y: Any, *, random_state: int, max_iter: int = TREES) -> Any:
@@ -67,6 +71,7 @@ def one_round(folder: Path, number: int) -> dict[str, float]:
 
     common = {"store": str(folder / "store"), "tracking_uri": sqlite_uri(folder / "mlflow.db"), "run": {"dag_id": "b"}}
     times = {}
+    cpu = time.process_time()
 
     def step(name: str, **args: Any) -> dict[str, Any]:
         started = time.perf_counter()
@@ -80,6 +85,7 @@ def one_round(folder: Path, number: int) -> dict[str, float]:
     times["train_model"] -= CLOCK.seconds
     version = step("register_model", model=model, model_name="benchmark")
     step("promote_model", model=version, alias="champion")
+    CPU.append(time.process_time() - cpu - CLOCK.cpu)
     return times
 
 
@@ -102,6 +108,7 @@ def main() -> int:
     for step in rounds[0]:
         print(f"{step:<16}{statistics.median(times[step] for times in rounds):8.3f} s")
     print(f"{'fit, metrics':<16}{statistics.median(CLOCK.all[1:]):8.3f} s, not counted")
+    print(f"{'CPU time':<16}{statistics.median(CPU[1:]):8.3f} s")
     met = total < TARGET_SECONDS
     print(f"beyond the fit  {total:8.3f} s (target: under {TARGET_SECONDS} s): {'reached' if met else 'NOT REACHED'}")
     return 0 if met else 1

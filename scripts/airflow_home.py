@@ -51,6 +51,8 @@ class Airflow:
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.ports["worker_logs"]),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self.ports["trigger_logs"]),
             "AIRFLOW__MLOPS__MLFLOW_UI_URL": self.mlflow_url,
+            # On a busy machine waiting threads would spin through the time that the working ones need.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
 
     def _ports(self) -> dict[str, int]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import MlopsError, SpecError, did_you_mean
+from airflow_mlops.core.errors import CannotReachError, MlopsError, SpecError, did_you_mean
 from airflow_mlops.core.imports import module_of
+from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.core.training import provenance
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def fit(
 
     :param extras: values for the extras that it names.
     :raises SpecError: if it raises, or returns something that cannot predict.
+    :raises CannotReachError: if what it raises is a failure of the network or the disk, which a retry may not meet.
     """
     named = {name: value for name, value in extras.items() if name in trainer.extras}
     named |= {name: seed for name in ("seed", "random_state") if name in trainer.extras}
@@ -166,7 +168,9 @@ def fit(
     except MemoryError:
         raise
     except Exception as error:
-        raise SpecError(_why(trainer, error, X), trainer=trainer.name, error=type(error).__name__) from error
+        outside = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
+        kind = CannotReachError if outside else SpecError
+        raise kind(_why(trainer, error, X), trainer=trainer.name, error=type(error).__name__) from error
     if fitted is None:
         raise SpecError(f"the trainer {trainer.name} returned nothing; end it with `return model`")
     if isinstance(fitted, type) or not callable(getattr(fitted, "predict", None)):
@@ -180,7 +184,7 @@ def fit(
 
 def _why(trainer: Trainer, error: Exception, X: pandas.DataFrame) -> str:  # noqa: N803
     """Return why a trainer failed, naming the columns where its library only says that there are bad values."""
-    text = " ".join(str(error).split())
+    text = strip_credentials(" ".join(str(error).split()))
     lead = f"the trainer {trainer.name} failed with {type(error).__name__}"
     if "infinity" in text or "NaN" in text:
         found = bad_columns(X)

@@ -6,6 +6,7 @@ the store as a draft, so that a try which finds the model ready in MLflow can fi
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 KEY_TAG = "mlops.key"
 #: MLflow's limits: characters of a parameter and of a tag, and how many go in one call.
 PARAM_LIMIT, TAG_LIMIT, BATCH = 6000, 8000, 100
+#: MLflow's variable for the run that its fluent functions log to.
+RUN_VARIABLE = "MLFLOW_RUN_ID"
 DATASET_DIGEST_LIMIT, SOURCE_LIMIT = 36, 65535
 
 
@@ -57,13 +60,15 @@ class TrainingRun:
                 order_by=["attributes.start_time DESC"],
                 max_results=50,
             )
-        unfinished = [run for run in runs if run.info.status != "FINISHED"]
+        drafts = {run.info.run_id: self._draft(run.info.run_id) for run in runs}
+        # A trainer that logs to MLflow itself may have ended the run before us.
+        unfinished = [r for r in runs if r.info.status != "FINISHED" or drafts[r.info.run_id] is None]
         if unfinished:
             self.run_id = unfinished[0].info.run_id
             return self._finish_draft()
-        for run in runs if reuse else []:
-            draft = self._draft(run.info.run_id)
+        for draft in drafts.values() if reuse else []:
             if draft is not None and self._is_there(draft):
+                models.record(self.context, ModelRef.from_dict(draft["ref"]), draft["manifest"])
                 return {**draft["ref"], "experiment_id": self.experiment_id, "reused": True}
         return None
 
@@ -112,6 +117,24 @@ class TrainingRun:
         except BaseException:
             self._mark_failed()
             raise
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this the run that ``mlflow.log_metric`` and the like log to, for a trainer that calls them itself."""
+        import mlflow
+
+        before = os.environ.get(RUN_VARIABLE)
+        os.environ[RUN_VARIABLE] = self.run_id
+        try:
+            yield
+        finally:
+            os.environ.pop(RUN_VARIABLE)
+            if before is not None:
+                os.environ[RUN_VARIABLE] = before
+            active = mlflow.active_run()
+            if active is not None and active.info.run_id == self.run_id:
+                with self._errors():
+                    mlflow.end_run("RUNNING")
 
     def _mark_failed(self) -> None:
         try:

@@ -91,7 +91,8 @@ def train_model(
     all_tags = {**(tags or {}), **_tags(context, ref, str(wanted), recipe, origin, parts)}
     with run.opened(name, all_tags), tempfile.TemporaryDirectory(prefix="mlops-model-") as scratch:
         run.log_setup(recipe.effective, ref)
-        fitted = _fit(context, recipe, data, ref, parts)
+        with run.current():
+            fitted = _fit(context, recipe, data, ref, parts)
         crash_point("train.fitted")
         model = packaging.assemble(recipe.features, fitted)
         measured, labels = _measure(context, model, fitted, data, metrics)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from airflow_mlops.core.errors import SpecError
+from airflow_mlops.core.errors import CannotReachError, SpecError
 from airflow_mlops.core.training.fitting import (
     apply_features,
     check_hyperparameters,
@@ -130,6 +130,14 @@ class TestFit:
         with pytest.raises(SpecError, match=r"train failed with KeyError: 'no such thing'") as caught:
             run(train)
         assert isinstance(caught.value.__cause__, KeyError)
+
+    def test_a_network_that_fails_is_worth_a_retry(self):
+        def train(X, y):
+            raise ConnectionResetError("https://me:secret@host/weights is gone")
+
+        with pytest.raises(CannotReachError, match="ConnectionResetError") as caught:
+            run(train)
+        assert "secret" not in str(caught.value)
 
     @pytest.mark.parametrize(("value", "what"), [(np.inf, "1 infinite values"), (np.nan, "1 nulls")])
     def test_values_that_scikit_learn_refuses_are_placed(self, value, what):

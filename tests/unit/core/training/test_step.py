@@ -217,6 +217,24 @@ class TestReuse:
         again = train_model(other, dataset=str(data), trainer="shop_trainers:logistic", roles=NUMERIC)
         assert again["model_id"] != train()["model_id"]
 
+    def test_what_a_trainer_logs_itself_goes_to_the_same_run(self, train, mlflow_client):
+        def chatty(X, y):
+            mlflow.log_metric("rounds", 7)
+            return LogisticRegression().fit(X, y)
+
+        def tidy(X, y):
+            with mlflow.start_run():
+                mlflow.log_param("solver", "lbfgs")
+            return LogisticRegression().fit(X, y)
+
+        first, second = train(trainer=chatty), train(trainer=tidy)
+        assert mlflow.active_run() is None
+        runs = {run.info.run_id: run for run in runs_of(mlflow_client)}
+        assert set(runs) == {first["run_id"], second["run_id"]}
+        assert {run.info.status for run in runs.values()} == {"FINISHED"}
+        assert runs[first["run_id"]].data.metrics["rounds"] == 7
+        assert runs[second["run_id"]].data.params["solver"] == "lbfgs"
+
     def test_it_can_be_forced(self, train):
         first = train()
         second = train(reuse=False)
