@@ -100,12 +100,13 @@ def plain(landing: str, home: Path) -> None:
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
     import yaml
-    from flights.features import features
-    from flights.trainer import train
     from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
     from skops.io import dumps, get_untrusted_types
+
+    from flights.features import features
+    from flights.trainer import train
 
     source = ds.dataset(landing, format="parquet")
     copy = home / "data.parquet"
@@ -160,7 +161,9 @@ def plain(landing: str, home: Path) -> None:
     scores = loaded.predict_proba(test[columns])[:, 1]
     for _, part in test.assign(score=scores).groupby("origin"):
         roc_auc_score(part["late"], part["score"])
-    p95 = subprocess.run([sys.executable, "-c", FRESH, logged.model_uri], capture_output=True, text=True, env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}, check=True).stdout  # fmt: skip
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db"}
+    command = [sys.executable, "-c", FRESH, logged.model_uri]
+    p95 = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **uri}, check=True).stdout
     assert float(p95) > 0
     version = mlflow.register_model(logged.model_uri, "flights")
     mlflow.MlflowClient().set_registered_model_alias("flights", "champion", version.version)

@@ -16,6 +16,7 @@ import os
 from airflow.sdk import DAG, Asset, Param, TaskGroup, task
 from airflow.timetables.assets import AssetOrTimeSchedule
 from airflow.timetables.trigger import CronTriggerTimetable
+
 from airflow_mlops.notifications.gate import GateNotifier
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator

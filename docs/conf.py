@@ -4,7 +4,7 @@ import tempfile
 # Airflow writes its configuration where this points.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="docs-airflow-"))
 
-from airflow_mlops import __version__  # noqa: E402
+from airflow_mlops import __version__
 
 project = "airflow-provider-mlops"
 author = "the airflow-provider-mlops authors"
