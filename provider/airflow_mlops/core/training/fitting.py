@@ -169,8 +169,8 @@ def fit(
         raise
     except Exception as error:
         outside = isinstance(error, OSError) and not isinstance(error, (FileNotFoundError, PermissionError))
-        kind = CannotReachError if outside else SpecError
-        raise kind(_why(trainer, error, X), trainer=trainer.name, error=type(error).__name__) from error
+        failure = CannotReachError if outside else SpecError
+        raise failure(_why(trainer, error, X), trainer=trainer.name, error=type(error).__name__) from error
     if fitted is None:
         raise SpecError(f"the trainer {trainer.name} returned nothing; end it with `return model`")
     if isinstance(fitted, type) or not callable(getattr(fitted, "predict", None)):

@@ -128,7 +128,7 @@ class TrainingRun:
         try:
             yield
         finally:
-            os.environ.pop(RUN_VARIABLE)
+            os.environ.pop(RUN_VARIABLE, None)
             if before is not None:
                 os.environ[RUN_VARIABLE] = before
             active = mlflow.active_run()
