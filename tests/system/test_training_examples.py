@@ -59,10 +59,6 @@ def test_a_module_beside_the_dag(airflow_test: Any, customers: Path) -> None:
     assert model.params == {"C": "1.0"}
     assert "example.com" not in first
 
-    again = run(airflow_test, "churn_trained", customers)
-    assert "Nothing changed since MLflow run" in again
-    assert len(models_of(airflow_test)) == 1
-
 
 def test_the_decorator_mapped_over_a_hyperparameter(airflow_test: Any, customers: Path) -> None:
     shutil.copy(EXAMPLES / "train_decorator.py", airflow_test.dags)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +43,6 @@ class TrainModelDecoratedOperator(DecoratedOperator, TrainModelOperator):
         dataset: Any = None,
         **kwargs: Any,
     ) -> None:
-        from airflow_mlops.core.training.fitting import given_to
-
         called = list(op_args or ())
         own = dict(op_kwargs or {})
         dataset = called.pop(0) if called else own.pop("dataset", dataset)
@@ -50,21 +50,24 @@ class TrainModelDecoratedOperator(DecoratedOperator, TrainModelOperator):
             raise TypeError(f"@task.train_model: call {python_callable.__name__} with the dataset, the rest by name")
         if dataset is None:
             raise TypeError("@task.train_model needs the dataset: @task.train_model(dataset=...), or in the call")
-        # Airflow checks the call against the signature; what the step gives stands there as None until it runs.
+        # Airflow checks the call against the signature; the decorator may have given some of it.
+        given = kwargs.get("hyperparameters")
         super().__init__(
             python_callable=python_callable,
-            op_kwargs={**dict.fromkeys(given_to(python_callable)), **dict(kwargs.get("hyperparameters") or {}), **own},
+            op_kwargs={**(given if isinstance(given, dict) else {}), **own},
             dataset=dataset,
-            trainer=python_callable,
+            trainer=inspect.unwrap(python_callable),
             **kwargs,
         )
-        self.op_args = []
         self.op_kwargs = own
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments: those of the call are hyperparameters."""
+        from airflow_mlops.core.training.fitting import mapping
+
         arguments = super().arguments(context)
-        return {**arguments, "hyperparameters": {**(arguments["hyperparameters"] or {}), **self.op_kwargs}}
+        given = mapping(arguments["hyperparameters"], "hyperparameters")
+        return {**arguments, "hyperparameters": {**given, **self.op_kwargs}}
 
 
 def train_model_task(
@@ -75,9 +78,30 @@ def train_model_task(
     :param python_callable: the function.
     :param multiple_outputs: whether to push each key of the model ref on its own.
     """
+    if python_callable is None:
+        return functools.partial(train_model_task, multiple_outputs=multiple_outputs, **kwargs)  # type: ignore[return-value]
     return task_decorator_factory(
-        python_callable=python_callable,
+        python_callable=_as_called(python_callable),
         multiple_outputs=multiple_outputs,
         decorated_operator_class=TrainModelDecoratedOperator,
         **kwargs,
     )
+
+
+def _as_called(trainer: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the trainer with the signature that a call in a DAG has: the dataset, and the hyperparameters by name."""
+    from airflow_mlops.core.training.fitting import EXTRAS
+
+    @functools.wraps(trainer)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return trainer(*args, **kwargs)
+
+    rest = list(inspect.signature(trainer).parameters.values())[2:]
+    dataset = inspect.Parameter("dataset", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None)
+    own = [
+        one if one.kind is one.VAR_KEYWORD else one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in rest
+        if one.name not in EXTRAS and one.kind is not one.VAR_POSITIONAL
+    ]
+    called.__signature__ = inspect.Signature([dataset, *own])  # type: ignore[attr-defined]
+    return called

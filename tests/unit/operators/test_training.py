@@ -126,11 +126,23 @@ class TestDecorator:
             self.decorated()(dataset=rows(), C=strength())
         assert dag.get_task("train").upstream_task_ids == {"rows", "strength"}
 
-    def test_it_can_be_mapped(self) -> None:
+    @pytest.mark.parametrize("where", ["decorator", "partial", "expand"])
+    def test_it_can_be_mapped(self, where: str) -> None:
         with DAG("d", schedule=None) as dag:
-            self.decorated(dataset="rows.parquet").expand(C=[0.1, 1.0])
+
+            @task
+            def rows() -> str:
+                return "rows.parquet"
+
+            if where == "decorator":
+                self.decorated(dataset=rows()).expand(C=[0.1, 1.0])
+            elif where == "partial":
+                self.decorated().partial(dataset=rows()).expand(C=[0.1, 1.0])
+            else:
+                self.decorated().partial(C=0.5).expand(dataset=[rows(), "other.parquet"])
         json.dumps(DagSerialization.serialize_dag(dag))
         assert dag.get_task("train").is_mapped
+        assert dag.get_task("train").upstream_task_ids == {"rows"}
 
     @pytest.mark.parametrize(
         ("arguments", "call", "message"),

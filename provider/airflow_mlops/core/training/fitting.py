@@ -64,12 +64,6 @@ def trainer_of(function: Callable[..., Any]) -> Trainer:
     return Trainer(function, name, extras, hyperparameters, takes_any)
 
 
-def given_to(function: Callable[..., Any]) -> list[str]:
-    """Return the names of a trainer's parameters that the step fills in: features, target, and the extras it names."""
-    names = list(inspect.signature(function).parameters)
-    return [*names[:2], *(name for name in names[2:] if name in EXTRAS)]
-
-
 def name_of(function: Callable[..., Any]) -> str:
     """Return ``module:qualname`` of a callable; of a ``functools.partial`` that of the function inside."""
     function = provenance.inner(function)

@@ -176,7 +176,8 @@ def importable(function: Any) -> bool:
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
-    return found is function or getattr(found, "__wrapped__", None) is function
+    # A decorated function is found as what its decorator made of it.
+    return found is function or (callable(found) and inspect.unwrap(found) is function)
 
 
 def _loose_sources(function: Any, known: dict[str, str] | None = None) -> dict[str, str]:
