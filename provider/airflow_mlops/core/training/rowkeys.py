@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import IntegrityError, MissingColumnError, did_you_mean
 from airflow_mlops.core.extras import require
+from airflow_mlops.core.plain import clean
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import role_columns
 
@@ -71,7 +72,11 @@ def _hash_column(column: pandas.Series) -> np.ndarray[Any, Any]:
     elif types.is_float_dtype(column):
         hashed = _hash_floats(column.to_numpy(dtype=np.float64, na_value=np.nan))
     else:
-        codes, values = pandas.factorize(column.astype(object))
+        objects = column.astype(object)
+        if types.infer_dtype(objects, skipna=True) == "mixed":
+            # Lists, arrays and structs have no hash of their own.
+            objects = objects.map(lambda v: repr(clean(v)), na_action="ignore")
+        codes, values = pandas.factorize(objects)
         table = np.array([_hash_text(value) for value in values] or [0], dtype=np.uint64)
         hashed = table[codes]
     return np.where(null, np.uint64(_NULL), hashed)

@@ -53,6 +53,15 @@ def test_types_that_carry_equal_values_agree():
         assert hash_rows(other.to_frame("k"), {}).tolist() == hash_rows(zone.to_frame("k"), {}).tolist()
 
 
+def test_nested_values():
+    import pyarrow as pa
+
+    table = pa.table({"l": [[1, 2], [1], None], "s": [{"a": 1}, {"a": 2}, {"a": None}]}).to_pandas()
+    keys = hash_rows(table, {})
+    assert len(set(keys.tolist())) == 3
+    assert keys.tolist() == hash_rows(table.copy(), {}).tolist()
+
+
 def test_the_order_of_columns_and_rows_does_not_matter():
     one = hash_rows(frame(), {})
     other = hash_rows(frame()[["x", "at", "naïve", "id"]].iloc[::-1], {})
