@@ -7,9 +7,12 @@ manifest, load that copy.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +29,18 @@ Trust = Literal["recorded", "unverified"]
 
 #: MLflow writes this into a model's folder when it loads it by alias; it is no part of the model.
 NOT_PART_OF_A_MODEL = ("registered_model_meta", ".DS_Store")
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep warnings out of the log while skops reads or writes a model.
+
+    To name a ufunc it asks every loaded module for it, and a thousand deprecated names of Airflow's answer with a
+    warning each. They are collected and dropped: a filter alone is undone by the modules that this imports.
+    """
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def manifest_of(folder: str | os.PathLike[str]) -> dict[str, str]:

@@ -63,7 +63,8 @@ class ModelCopy:
         import mlflow.pyfunc
 
         try:
-            loaded = mlflow.pyfunc.load_model(str(self.folder))
+            with models.quietly():
+                loaded = mlflow.pyfunc.load_model(str(self.folder))
             raw = loaded.get_raw_model() if "sklearn" in self.metadata.flavors else None
         except Exception as error:
             raise UnsupportedError(

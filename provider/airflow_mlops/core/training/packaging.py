@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import SpecError, UnsupportedError, did_you_mean
 from airflow_mlops.core.extras import require
+from airflow_mlops.core.models import quietly
 from airflow_mlops.core.training import provenance
 from airflow_mlops.core.training.fitting import name_of
 
@@ -54,9 +55,7 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
     """
     skops = require("skops.io", "logging a model")
     try:
-        with warnings.catch_warnings():
-            # To name a ufunc, skops asks every loaded module for it, and some warn of the question.
-            warnings.simplefilter("ignore")
+        with quietly():
             untrusted = skops.get_untrusted_types(data=skops.dumps(model))
     except Exception as error:
         raise _not_storable(model, error) from error
@@ -230,8 +229,7 @@ def write_model(
     libraries = {*provenance.BASE, *sources.third_party, type(model).__module__.partition(".")[0]}
     pinned = provenance.requirements(provenance.versions_of(libraries - set(sources.own)))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             mlflow.sklearn.save_model(
                 model,
                 str(folder),
