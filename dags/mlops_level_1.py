@@ -81,6 +81,7 @@ with DAG(
             task_id="test",
             model=train.output,
             champion=CHAMPION,
+            report_name="{{ params.model_name }}",
             tests=[
                 {"kind": "metric", "metric": "roc_auc", "min": "{{ params.min_auc }}"},
                 {"kind": "champion", "metric": "roc_auc", "require": "not_worse", "margin": 0.01},
