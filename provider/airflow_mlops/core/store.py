@@ -7,6 +7,7 @@ could meet. :class:`LocalStore` keeps objects as files; another back end is one 
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import functools
 import json
@@ -19,15 +20,19 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import CannotReachError, IntegrityError, NotFoundError, SpecError, UnsupportedError
 from airflow_mlops.core.plain import clean
 
-__all__ = ["LocalStore", "Store", "open_store", "safe_name"]
+if TYPE_CHECKING:
+    from airflow_mlops.core.s3 import S3Access
+
+__all__ = ["LocalStore", "ObjectStat", "Store", "open_store", "safe_name"]
 
 #: Left-over temporary files older than this many seconds belong to no living writer.
 STALE_SECONDS = 24 * 3600
@@ -46,6 +51,18 @@ def safe_name(text: str) -> str:
         return plain
     digest = digests.hex_of(digests.of_bytes(text.encode("utf-8", "surrogatepass")))
     return f"{plain[:80]}-{digest[:16]}"
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """What a store knows of an object without reading it.
+
+    :param size: in bytes.
+    :param modified: when it was last published, in UTC, by the store's own clock.
+    """
+
+    size: int
+    modified: dt.datetime
 
 
 class Store(ABC):
@@ -92,6 +109,38 @@ class Store(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove an object; it is no error if there is none."""
+
+    @abstractmethod
+    def stat(self, key: str) -> ObjectStat:
+        """Return an object's size and age.
+
+        :raises NotFoundError: if there is none.
+        """
+
+    @abstractmethod
+    def leftovers(self, before: dt.datetime, *, delete: bool = False) -> Iterator[tuple[str, ObjectStat]]:
+        """Yield what writers that died left unpublished: staged files, and uploads that were begun and never ended.
+
+        :param before: only what was last written to before this instant; the caller allows for the longest upload.
+        :param delete: remove each before it is yielded.
+        :return: a name for people, and size (0 where the store does not tell) and age.
+        """
+
+    def stats(self, prefix: str = "") -> Iterator[tuple[str, ObjectStat]]:
+        """Yield the keys that :meth:`keys` yields with their size and age; one that goes meanwhile is left out."""
+        for key in self.keys(prefix):
+            with suppress(NotFoundError):
+                yield key, self.stat(key)
+
+    def copy(self, source: str, target: str) -> None:
+        """Publish an object's bytes under another key as well, replacing what is there.
+
+        :raises NotFoundError: if there is no such object.
+        """
+        with self.open_input(source) as file, self.staging() as folder:
+            with open(folder / "object", "xb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            self.put_file(target, folder / "object")
 
     @abstractmethod
     def open_input(self, key: str) -> IO[bytes]:
@@ -224,6 +273,45 @@ class LocalStore(Store):
         with self._errors():
             self.path_of(key).unlink(missing_ok=True)
 
+    def copy(self, source: str, target: str) -> None:  # noqa: D102
+        path, copy = self.path_of(source), self.path_of(target)
+        if not path.is_file():
+            raise NotFoundError(f"there is no object {source!r} in the store at {self.uri}", key=source)
+        with self._errors():
+            _make_folder(copy.parent)
+            try:
+                # An object is never altered in place, so a second name is as good as a copy.
+                os.link(path, copy)
+            except FileNotFoundError as error:
+                raise NotFoundError(f"there is no object {source!r} in the store at {self.uri}", key=source) from error
+            except FileExistsError:
+                with self.staging() as folder:
+                    os.link(path, folder / "object")
+                    _replace(folder / "object", copy)
+            _flush(copy.parent)
+
+    def stat(self, key: str) -> ObjectStat:  # noqa: D102
+        try:
+            with self._errors():
+                found = self.path_of(key).stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(f"there is no object {key!r} in the store at {self.uri}", key=key) from error
+        return _object_stat(found)
+
+    def leftovers(self, before: dt.datetime, *, delete: bool = False) -> Iterator[tuple[str, ObjectStat]]:  # noqa: D102
+        staging = self.root / STAGING
+        with self._errors():
+            folders = sorted(staging.iterdir()) if staging.is_dir() else []
+        for folder in folders:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                stats = [_object_stat(path.stat()) for path in (folder, *folder.rglob("*"))]
+                touched = max(stat.modified for stat in stats)
+                if not (_writer_is_dead(folder.name) or touched < before):
+                    continue
+                if delete:
+                    shutil.rmtree(folder, ignore_errors=True)
+                yield f"{STAGING}/{folder.name}", ObjectStat(sum(stat.size for stat in stats[1:]), touched)
+
     def open_input(self, key: str) -> IO[bytes]:  # noqa: D102
         try:
             with self._errors():
@@ -261,6 +349,10 @@ class LocalStore(Store):
                     uri=self.uri,
                 ) from error
             raise
+
+
+def _object_stat(found: os.stat_result) -> ObjectStat:
+    return ObjectStat(found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.timezone.utc))
 
 
 def _create(source: Path, target: Path) -> bool:
@@ -352,18 +444,26 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_store(uri: str) -> Store:
-    """Return the store at a URI: an absolute path or ``file://`` for a local folder.
+def open_store(uri: str, access: S3Access | None = None) -> Store:
+    """Return the store at a URI: an absolute path or ``file://`` for a local folder, or ``s3://bucket/prefix``.
 
+    Nothing is reached or written yet.
+
+    :param access: to the server of an ``s3://`` store; default: what the environment says, see
+        :mod:`airflow_mlops.core.s3`.
     :raises SpecError: for a relative path, or one on another machine.
     :raises UnsupportedError: for a scheme without a back end.
     """
     parts = urlsplit(uri) if "://" in uri or uri.startswith("file:") else None
+    if parts is not None and parts.scheme == "s3":
+        from airflow_mlops.core.store_s3 import S3Store
+
+        return S3Store(uri, access)
     if parts is not None and parts.scheme != "file":
         raise UnsupportedError(
-            f"there is no store back end for {parts.scheme}:// yet; use a local folder", scheme=parts.scheme
+            f"there is no store back end for {parts.scheme}://; use a folder or s3://bucket/prefix", scheme=parts.scheme
         )
     path = unquote(parts.path) if parts else uri
     if not os.path.isabs(path) or (parts and parts.netloc not in ("", "localhost")):
-        raise SpecError(f"a store is an absolute path or file:///..., got {uri!r}")
+        raise SpecError(f"a store is an absolute path, file:///... or s3://bucket/prefix, got {uri!r}")
     return LocalStore(path)

@@ -7,7 +7,6 @@ a column that begins with integers and has a fraction a million rows later is a 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.data.arrow_types import check_names
 from airflow_mlops.core.data.parquet import check_same_columns
+from airflow_mlops.core.data.places import open_input, open_stream, open_text
 from airflow_mlops.core.errors import CorruptDataError
 
 if TYPE_CHECKING:
@@ -160,9 +160,8 @@ def header(path: str, lone: bool = True) -> list[str]:
     :param lone: whether it is the only file of its source; then an empty one is an empty source, with no columns.
     :raises CorruptDataError: if the file does not begin with a line of names in UTF-8.
     """
-    opener: Any = gzip.open if path.lower().endswith(".gz") else open
     with (
-        opener(path, "rb") as raw,
+        open_text(path) as raw,
         io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
     ):
         try:
@@ -189,7 +188,8 @@ def _text(path: str, names: list[str]) -> Iterator[Any]:
     places = [str(i) for i in range(len(names))]
     try:
         with (
-            pa.input_stream(path, compression="detect") as stream,
+            open_stream(path) as raw,
+            pa.input_stream(raw, compression="gzip" if path.lower().endswith(".gz") else None) as stream,
             arrow_csv.open_csv(
                 stream,
                 read_options=arrow_csv.ReadOptions(block_size=BLOCK, column_names=places, skip_rows_after_names=1),
@@ -223,12 +223,13 @@ def _is_open(path: str, last: str) -> bool:
         if "\n" not in last:
             return False
         tail = b""
-        with gzip.open(path, "rb") as file:
+        with open_text(path) as file:
             while block := file.read(1 << 20):
                 tail = (tail + block)[-len(raw) - 1 :]
     else:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, io.SEEK_END) - len(raw) - 1))
+        with open_input(path) as file:
+            file.seek(0, io.SEEK_END)
+            file.seek(max(0, file.tell() - len(raw) - 1))
             tail = file.read()
     return tail.endswith(raw) and (bool(last) or not tail.endswith(b'""'))
 

@@ -1,4 +1,4 @@
-"""Files behind a path, folder, glob or ``file://`` URI: which there are, and of what format."""
+"""Files behind a path, folder, glob or URI (``file://``, ``s3://``): which there are, and of what format."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import glob
 import os
 import stat
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from airflow_mlops.core import s3
+from airflow_mlops.core.data.places import is_s3, name_of, open_input
 from airflow_mlops.core.errors import MissingSourceError, SpecError, UnsupportedError, did_you_mean
 
 #: File name ending -> format. Each may be followed by ``.gz`` but Parquet, which compresses by itself.
@@ -23,48 +26,71 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class FileState:
-    """One file as it was at a certain moment."""
+    """One file as it was at a certain moment.
+
+    :param path: absolute, or ``s3://bucket/key``.
+    :param version: the inode of a local file, the entity tag of an object.
+    """
 
     path: str
     size: int
     mtime_ns: int
-    inode: int
+    version: int | str
 
     @classmethod
     def of(cls, path: str) -> FileState:
-        """Look at a file now."""
+        """Look at a local file now."""
         found = os.stat(path)
         return cls(path, found.st_size, found.st_mtime_ns, found.st_ino)
 
+    def in_manifest(self) -> list[Any]:
+        """Return what stands for the file in a manifest: path, size, and what changes with its bytes."""
+        return [self.path, self.size, self.version if is_s3(self.path) else self.mtime_ns]
 
-def local_path(source: str) -> str:
-    """Return the absolute path or glob of a local source.
 
-    :raises UnsupportedError: for a URI of another scheme than ``file``.
+def pattern_of(source: str) -> str:
+    """Return a source as an absolute path or glob, or as an ``s3://`` URI.
+
+    :raises UnsupportedError: for a URI of another scheme than ``file`` and ``s3``.
     """
+    if is_s3(source):
+        s3.split_uri(source)
+        return source
     parts = urlsplit(source)
     if parts.scheme == "file":
         return os.path.abspath(unquote(parts.path))
     if "://" in source:
         raise UnsupportedError(
-            f"{parts.scheme}:// is not read yet; give a path or glob that the worker sees, such as a mounted folder"
+            f"{parts.scheme}:// is not read: give an s3:// URI, or a path or glob that the worker sees, such as a "
+            "mounted folder"
         )
     if not source.strip():
-        raise SpecError("the source is empty; give a path, glob or file:// URI")
+        raise SpecError("the source is empty; give a path, glob, file:// or s3:// URI")
     return os.path.abspath(os.path.expanduser(source))
 
 
-def expand(patterns: tuple[str, ...]) -> list[str]:
-    """Return the files that paths, folders and globs stand for, sorted by path, each once.
+def look(patterns: tuple[str, ...], *, partitions: bool = False) -> tuple[FileState, ...]:
+    """Look at the files that paths, folders, globs and URIs stand for; sorted by path, each once.
 
+    :param partitions: whether folders called ``column=value`` may stand below a folder, which no reader here reads.
     :raises MissingSourceError: if one of them matches nothing.
     """
-    return sorted({path for pattern in patterns for path in _expand_one(pattern)})
+    from airflow_mlops.core.data import s3_files  # which needs FileState
+
+    found: dict[str, FileState] = {}
+    for pattern in patterns:
+        states = (
+            s3_files.look(pattern, partitions=partitions)
+            if is_s3(pattern)
+            else map(FileState.of, _expand_one(pattern, partitions))
+        )
+        found.update((one.path, one) for one in states)
+    return tuple(found[path] for path in sorted(found))
 
 
-def _expand_one(pattern: str) -> list[str]:
+def _expand_one(pattern: str, partitions: bool) -> list[str]:
     if os.path.isdir(pattern):
-        found = _below(pattern)
+        found = _below(pattern, partitions)
     elif os.path.exists(pattern) or not glob.has_magic(pattern):
         found = [pattern] if os.path.exists(pattern) else []
     else:
@@ -77,11 +103,11 @@ def _expand_one(pattern: str) -> list[str]:
     return found
 
 
-def _below(folder: str) -> list[str]:
+def _below(folder: str, partitions: bool) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] not in "._")
-        if any("=" in name for name in folders):
+        if not partitions and any("=" in name for name in folders):
             raise UnsupportedError(
                 f"{parent} is partitioned by folder names ({folders[0]}): columns that stand only there are not read. "
                 "Give a glob to the files of one partition, or to all of them if the columns are in the files too"
@@ -115,6 +141,10 @@ def _listing(folder: str) -> list[str]:
 
 def refuse_table_formats(paths: list[str], patterns: tuple[str, ...]) -> None:
     """Refuse the data files of a table format: read without its log they hold deleted and superseded rows."""
+    from airflow_mlops.core.data import s3_files
+
+    s3_files.refuse_table_formats([path for path in paths if is_s3(path)])
+    paths = [path for path in paths if not is_s3(path)]
     roots = {os.path.dirname(path) for path in paths} | {pattern for pattern in patterns if os.path.isdir(pattern)}
     for root in sorted(roots):
         folder = root
@@ -145,12 +175,12 @@ def format_of(path: str) -> str:
 
     :raises UnsupportedError: if neither tells.
     """
-    name = os.path.basename(path).lower()
+    name = name_of(path).lower()
     _, ending = os.path.splitext(name.removesuffix(".gz"))
     found = FORMATS.get(ending)
     if found and not (found == "parquet" and name.endswith(".gz")):
         return found
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         if file.read(4) == b"PAR1":
             return "parquet"
     raise UnsupportedError(

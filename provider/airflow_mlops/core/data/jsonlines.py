@@ -6,13 +6,13 @@ A key that a line lacks is null.
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.data.arrow_types import normal_type
+from airflow_mlops.core.data.places import open_text
 from airflow_mlops.core.errors import CorruptDataError, MixedSchemaError, MlopsError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int)
 
 def _blocks(path: str) -> Iterator[bytes]:
     """Yield a file in blocks of whole lines, without blank ones at the end."""
-    opener: Any = gzip.open if path.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
+    with open_text(path) as file:
         first = True
         while block := file.read(BLOCK):
             block += file.readline()

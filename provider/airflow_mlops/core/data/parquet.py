@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.data.arrow_types import check_names, normal_batch, normal_schema, normal_type
+from airflow_mlops.core.data.places import is_s3, open_input
 from airflow_mlops.core.errors import MixedSchemaError
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 #: An index without a name that pandas wrote beside the columns; it is no column of the frame.
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+
+#: Row groups of at most so many bytes are read ahead from S3. The columns of larger ones come through buffers that have
+#: so many bytes together, each between these two sizes.
+AHEAD_BYTES, BUFFERS_BYTES = 32 << 20, 64 << 20
+LEAST_BUFFER, MOST_BUFFER = 64 << 10, 4 << 20
 
 
 def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow.Schema, int]:
@@ -81,7 +87,7 @@ def _footer(path: str) -> tuple[Any, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with open_input(path) as raw, pq.ParquetFile(raw, pre_buffer=False) as file:
         kept = [f for f in file.schema_arrow if not _PANDAS_INDEX.fullmatch(f.name)]
         check_names([f.name for f in kept], path)
         return normal_schema(pa.schema(kept)), file.metadata.num_rows
@@ -90,13 +96,33 @@ def _footer(path: str) -> tuple[Any, int]:
 def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int) -> Iterator[Any]:
     """Yield a file's record batches in this schema.
 
-    Read-ahead is off and columns come through small buffers: memory does not grow with the row groups.
+    Columns come through small buffers: memory does not grow with the row groups. From S3 a row group that is not large
+    comes in a few long ranges instead, or each buffer would be a request.
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=schema.names, use_threads=True):
-            yield normal_batch(batch, schema)
+    with open_input(path) as raw:
+        if not is_s3(path):
+            with pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20) as file:
+                for batch in file.iter_batches(batch_size=rows, columns=schema.names, use_threads=True):
+                    yield normal_batch(batch, schema)
+            return
+        footer = pq.read_metadata(raw)
+        buffer = min(max(BUFFERS_BYTES // max(len(schema), 1), LEAST_BUFFER), MOST_BUFFER)
+        for group in range(footer.num_row_groups):
+            # Opened anew for each row group: what was read ahead is given back with the file.
+            ahead = _bytes_of(footer.row_group(group), schema.names) <= AHEAD_BYTES
+            with pq.ParquetFile(raw, metadata=footer, pre_buffer=ahead, buffer_size=0 if ahead else buffer) as file:
+                for batch in file.iter_batches(
+                    batch_size=rows, row_groups=[group], columns=schema.names, use_threads=True
+                ):
+                    yield normal_batch(batch, schema)
+
+
+def _bytes_of(group: Any, names: list[str]) -> int:
+    """Return the bytes of a row group's columns, as they lie in the file."""
+    chunks = (group.column(number) for number in range(group.num_columns))
+    return sum(one.total_compressed_size for one in chunks if one.path_in_schema.partition(".")[0] in names)
 
 
 __all__ = ["batches", "check_same_columns", "normal_type", "survey"]

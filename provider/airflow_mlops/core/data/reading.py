@@ -1,4 +1,4 @@
-"""Sources: the files that a path, glob or ``file://`` URI stands for, read as one stream of record batches.
+"""Sources: the files that a path, glob, ``file://`` or ``s3://`` URI stands for, read as one stream of record batches.
 
 A source is looked at once, when it is opened; whatever its files are at the end of the reading must be what they were
 then (:meth:`Source.check_unchanged`).
@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.data import delimited, jsonlines, parquet
+from airflow_mlops.core.data import delimited, jsonlines, parquet, s3_files
 from airflow_mlops.core.data.arrow_types import parse_type
-from airflow_mlops.core.data.files import FileState, expand, format_of, local_path, refuse_table_formats, stem
+from airflow_mlops.core.data.files import FileState, format_of, look, pattern_of, refuse_table_formats, stem
+from airflow_mlops.core.data.places import is_s3, name_of
 from airflow_mlops.core.errors import (
     CorruptDataError,
     MissingColumnError,
@@ -68,8 +69,9 @@ class Source:
     def name(self) -> str:
         """The file's name without its endings; for several files the first fixed name above them."""
         if len(self.files) == 1 and self.files[0].path in self.patterns:
-            return stem(os.path.basename(self.files[0].path))
-        above = self.patterns[0] if len(self.patterns) == 1 else os.path.commonpath(self.patterns)
+            return stem(name_of(self.files[0].path))
+        paths = [pattern.removeprefix("s3:/") for pattern in self.patterns]
+        above = paths[0] if len(paths) == 1 else os.path.commonpath(paths)
         fixed = [part for part in above.split(os.sep) if part and not glob.has_magic(part)]
         return (stem(fixed[-1]) if fixed else "") or "dataset"
 
@@ -108,8 +110,8 @@ class Source:
         return {field.name: str(field.type) for field in self.schema}
 
     def manifest_digest(self) -> str:
-        """Return the digest of the files' paths, sizes and modification times."""
-        return digests.of_json([[f.path, f.size, f.mtime_ns] for f in self.files])
+        """Return the digest of the files' paths, sizes and modification times (of objects: entity tags)."""
+        return digests.of_json([file.in_manifest() for file in self.files])
 
     def batches(self, columns: list[str] | None = None, rows: int = 65536) -> Iterator[pyarrow.RecordBatch]:
         """Yield all rows, file by file, as record batches of one schema.
@@ -135,7 +137,7 @@ class Source:
         """
         before = {f.path: f for f in self.files}
         try:
-            now = {path: FileState.of(path) for path in expand(self.patterns)}
+            now = {file.path: file for file in look(self.patterns)}
         except (OSError, MissingSourceError):
             now = {}
         for path in sorted(before.keys() | now.keys()):
@@ -178,6 +180,8 @@ class Source:
             raise UnsupportedError(f"{path} has something that Arrow cannot read: {_first_line(error)}") from error
         except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
             self.check_unchanged()
+            if is_s3(path) and s3_files.is_of_server(error):
+                raise s3_files.why_unreadable(path, error) from error
             detail = _first_line(error) if self.format == "parquet" else "it ends early or is damaged"
             raise CorruptDataError(
                 f"{path} cannot be read as {self.format}: {detail}. Write it again, or take it out of the source",
@@ -191,7 +195,7 @@ _surveys: dict[str, tuple[Any, int]] = {}
 
 
 def open_source(source: str | list[str], types: dict[str, Any] | None = None, format: str | None = None) -> Source:
-    """Open a path, folder, glob or ``file://`` URI, or a list of these.
+    """Open a path, folder, glob, ``file://`` or ``s3://`` URI, or a list of these.
 
     :param source: a folder stands for all files of one format below it, without hidden ones (``.x``, ``_x``).
     :param types: ``{column: type}`` that win over what is found.
@@ -201,17 +205,17 @@ def open_source(source: str | list[str], types: dict[str, Any] | None = None, fo
     """
     require("pyarrow", "reading a dataset")
     if not isinstance(source, (str, list, tuple)) or not all(isinstance(one, str) for one in source):
-        raise SpecError(f"a source is a path, glob, file:// URI or a list of these, got {type(source).__name__}")
+        raise SpecError(f"a source is a path, glob, URI or a list of these, got {type(source).__name__}")
     several = [source] if isinstance(source, str) else list(source)
     if not several:
         raise MissingSourceError("the source is an empty list: no file was found by what made it")
-    patterns = tuple(local_path(one) for one in several)
+    patterns = tuple(pattern_of(one) for one in several)
     given = ", ".join(several) if len(several) <= 3 else f"{several[0]} and {len(several) - 1} more"
     try:
-        paths = expand(patterns)
+        states = look(patterns)
+        paths = [file.path for file in states]
         refuse_table_formats(paths, patterns)
         formats = {format or format_of(path) for path in paths}
-        states = tuple(FileState.of(path) for path in paths)
     except OSError as error:
         raise MissingSourceError(f"{given} cannot be looked at: {error.strerror}: {error.filename}") from error
     if len(formats) > 1:

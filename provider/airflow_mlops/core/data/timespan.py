@@ -50,7 +50,7 @@ class Span:
         if self.column is None:
             yield from batches
             return
-        lower, upper = (self._scalar(self.asked.start), self._scalar(self.asked.end)) if self.asked else (None, None)
+        lower, upper = self._scalars() if self.asked else (None, None)
         for batch in batches:
             times = batch.column(self.column)
             self._note(times)
@@ -59,6 +59,15 @@ class Span:
                 continue
             inside = pc.and_(pc.greater_equal(times, lower), pc.less(times, upper))
             yield batch if pc.all(inside, skip_nulls=False).as_py() else batch.filter(inside)
+
+    def bounds(self) -> tuple[Any, Any]:
+        """Return the window asked for as two of Python's dates or datetimes that the column compares with."""
+        lower, upper = self._scalars()
+        return lower.as_py(), upper.as_py()
+
+    def _scalars(self) -> tuple[Any, Any]:
+        window = self.asked
+        return (self._scalar(window.start), self._scalar(window.end)) if window else (None, None)
 
     def _scalar(self, text: str) -> Any:
         """Return an instant as a scalar that the column compares with.

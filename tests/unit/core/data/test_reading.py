@@ -101,8 +101,8 @@ def test_nothing_matches_and_the_nearest_is_named(tmp_path: Path) -> None:
 
 
 def test_foreign_schemes_formats_and_table_formats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="s3://"):
-        open_source("s3://bucket/x.parquet")
+    with pytest.raises(UnsupportedError, match="gs://"):
+        open_source("gs://bucket/x.parquet")
     (tmp_path / "x.xlsx").write_text("?")
     with pytest.raises(UnsupportedError, match=r"must end in \.parquet"):
         open_source(str(tmp_path / "x.xlsx"))

@@ -1,0 +1,241 @@
+"""Triggers that wait for new data: one for a sensor, one for an asset."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
+
+from airflow_mlops.core import s3
+from airflow_mlops.core.data import arrivals
+from airflow_mlops.core.data.arrivals import Files, Watermark
+from airflow_mlops.core.data.places import is_s3
+from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.vocabulary import parse_duration
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.s3 import S3Access
+
+log = logging.getLogger("airflow_mlops.task")
+
+#: Seconds after which credentials are asked for again: those of a role expire.
+RENEW_SECONDS = 900.0
+#: Looks in a row that may fail before a sensor is told.
+MAX_FAILURES = 5
+WATERMARK = "mlops_new_data"
+
+
+class _Watch:
+    """Looks at a source from an event loop: a thread lists the files, connections are asked for as Airflow wants."""
+
+    def __init__(self, source: Any, settle: str, aws_conn_id: str | None) -> None:
+        self.source = source
+        self.patterns = arrivals.patterns_of(source)
+        self.settle = parse_duration(settle)
+        self.aws_conn_id = aws_conn_id
+        self._access: S3Access | None = None
+        self._renew_at = 0.0
+
+    async def settled(self) -> dict[str, Any]:
+        """Return the files that did not change for as long as it takes to settle."""
+        first = await self._look()
+        if arrivals.old(first, self.settle).keys() == first.keys():
+            return first
+        await asyncio.sleep(self.settle.total_seconds())
+        return arrivals.settled(first, await self._look())
+
+    async def _look(self) -> dict[str, Any]:
+        access = await self._access_now()
+        return await asyncio.to_thread(self._list, access)
+
+    def _list(self, access: S3Access | None) -> dict[str, Any]:
+        with s3.using(access):
+            return arrivals.files_of(self.patterns)
+
+    async def _access_now(self) -> S3Access | None:
+        if self.aws_conn_id is None or not any(map(is_s3, self.patterns)):
+            return None
+        if self._access is None or time.monotonic() > self._renew_at:
+            from asgiref.sync import sync_to_async
+
+            self._access = await sync_to_async(_access_of)(self.aws_conn_id)
+            self._renew_at = time.monotonic() + RENEW_SECONDS
+        return self._access
+
+    def forget(self) -> None:
+        """Ask for the credentials anew before the next look."""
+        self._access = None
+
+
+def _access_of(aws_conn_id: str) -> S3Access:
+    from airflow_mlops.hooks.s3 import S3AccessHook
+
+    return S3AccessHook(aws_conn_id).access
+
+
+class NewDataSensorTrigger(BaseTrigger):
+    """Wait until new files have come and settled, then end.
+
+    Its one event is ``{"arrival": {...}}`` or ``{"error": {...}}``.
+
+    :param source: absolute path, folder, glob, ``file://`` or ``s3://`` URI, or a list of these.
+    :param since: see :class:`airflow_mlops.sensors.data.NewDataSensor`.
+    :param settle: how long a file must not have changed, such as ``"60s"``.
+    :param min_files: so many new files it takes.
+    :param poll_interval: seconds between two looks.
+    :param aws_conn_id: connection of type ``aws`` for ``s3://``.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str | list[str],
+        since: str | dict[str, Any] | None = None,
+        settle: str = "60s",
+        min_files: int = 1,
+        poll_interval: float = 60.0,
+        aws_conn_id: str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.source = source
+        self.since = since
+        self.settle = settle
+        self.min_files = min_files
+        self.poll_interval = poll_interval
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        names = ("source", "since", "settle", "min_files", "poll_interval", "aws_conn_id")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until something came."""
+        failures = 0
+        while True:
+            try:
+                watch = _Watch(self.source, self.settle, self.aws_conn_id)
+                since = Watermark.of(self.since)
+                while True:
+                    found = arrivals.arrival(self.source, await watch.settled(), since, min_files=self.min_files)
+                    failures = 0
+                    if found:
+                        yield TriggerEvent({"arrival": found})  # type: ignore[no-untyped-call]
+                        return
+                    await asyncio.sleep(self.poll_interval)
+            except MlopsError as error:
+                failures += 1
+                if not error.retryable or failures >= MAX_FAILURES:
+                    yield TriggerEvent({"error": error.to_dict()})  # type: ignore[no-untyped-call]
+                    return
+                log.warning("%s (look %s of %s that failed in a row)", error, failures, MAX_FAILURES)
+                await asyncio.sleep(self.poll_interval)
+
+
+class NewDataEventTrigger(BaseEventTrigger):
+    """Say that new data has come, each time it does, for an ``AssetWatcher``; never ends.
+
+    The event's payload is what :class:`airflow_mlops.sensors.data.NewDataSensor` returns. Its ``id`` is the same
+    whenever the same files are seen, so a consumer that knows it already has nothing to do. On Airflow 3.3 and later
+    what was seen is kept with the asset, and a triggerer that restarts goes on from there; before that, or when that is
+    lost, the data that is there is told of once more, under its old id.
+
+    :param source: absolute path, folder, glob, ``file://`` or ``s3://`` URI, or a list of these.
+    :param settle: how long a file must not have changed, such as ``"60s"``.
+    :param min_files: so many new files it takes.
+    :param poll_interval: seconds between two looks.
+    :param aws_conn_id: connection of type ``aws`` for ``s3://``; None: what boto3 finds where the triggerer runs.
+    :raises ValueError: for a relative path, or a ``settle`` that is no duration.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str | list[str],
+        settle: str = "60s",
+        min_files: int = 1,
+        poll_interval: float = 60.0,
+        aws_conn_id: str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        for one in [source] if isinstance(source, str) else source:
+            if "://" not in one and not one.startswith("/"):
+                raise ValueError(f"an asset's watcher runs in no DAG bundle: {one!r} must be absolute or a URI")
+        try:
+            parse_duration(settle)
+        except SpecError as error:
+            raise ValueError(f"settle: {error}") from error
+        self.source = source
+        self.settle = settle
+        self.min_files = min_files
+        self.poll_interval = poll_interval
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments."""
+        names = ("source", "settle", "min_files", "poll_interval", "aws_conn_id")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look for ever; what goes wrong is logged, and looked for again."""
+        watch = _Watch(self.source, self.settle, self.aws_conn_id)
+        since: Watermark | None = None
+        before: Files | None = None
+        while True:
+            try:
+                if since is None:
+                    since = await self._load()
+                files = await watch.settled()
+                found = arrivals.arrival(self.source, files, since, before, self.min_files)
+                if found:
+                    yield TriggerEvent(found)  # type: ignore[no-untyped-call]
+                    since, before = Watermark.of(found), files
+                    # After the event: killed between the two, it is told of once more, under the same id.
+                    await self._save(since)
+                elif before is None:
+                    if arrivals.identity_of(self.source, files.values()) == since.id:
+                        before = files
+                else:
+                    # What was deleted may come again, and is new then.
+                    before = {path: file for path, file in before.items() if path in files}
+            except MlopsError as error:
+                log.log(logging.WARNING if error.retryable else logging.ERROR, "%s; looking again later", error)
+                watch.forget()
+            except Exception:
+                log.exception("looking at %s failed; looking again later", self.source)
+                watch.forget()
+            await asyncio.sleep(self.poll_interval)
+
+    async def _load(self) -> Watermark:
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return Watermark()
+        try:
+            if hasattr(store, "aget"):
+                value = await store.aget(WATERMARK)
+            else:
+                value = await asyncio.to_thread(store.get, WATERMARK)
+            return Watermark.of((value or {}).get(self._place()))
+        except Exception as error:
+            log.warning("what was seen cannot be read (%s): what is there is told of again", type(error).__name__)
+            return Watermark()
+
+    async def _save(self, mark: Watermark) -> None:
+        store = getattr(self, "asset_state_store", None)
+        if store is None:
+            return
+        try:
+            if hasattr(store, "aset"):
+                await store.aset(WATERMARK, {self._place(): mark.to_dict()})
+            else:
+                await asyncio.to_thread(store.set, WATERMARK, {self._place(): mark.to_dict()})
+        except Exception as error:
+            log.warning("what was seen cannot be kept (%s): a restart tells of it again", type(error).__name__)
+
+    def _place(self) -> str:
+        """Return what the watermark is of: with another source it does not count."""
+        return arrivals.identity_of(self.source, ())

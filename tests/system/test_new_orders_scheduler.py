@@ -1,0 +1,116 @@
+"""The asset's watcher in a real triggerer: files land on S3, and a run reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from servers.s3 import KEY, SECRET, S3Server, free_port
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "new_orders.py"
+
+pytestmark = pytest.mark.scheduler
+
+
+@pytest.fixture
+def lake(airflow_test: Any, s3_server: S3Server) -> str:
+    """A bucket, the connection to it, and the example that watches it."""
+    bucket = s3_server.bucket()
+    text = EXAMPLE.read_text().replace("s3://lake/", f"s3://{bucket}/")
+    text = text.replace('aws_conn_id="lake"))', 'aws_conn_id="lake", settle="1s", poll_interval=1.0))')
+    assert 'settle="1s"' in text
+    (airflow_test.dags / "new_orders.py").write_text(text)
+    extra = {"endpoint_url": s3_server.url, "region_name": "eu-north-1"}
+    connection = json.dumps({"conn_type": "aws", "login": KEY, "password": SECRET, "extra": extra})
+    added = airflow_test.cli("connections", "add", "lake", "--conn-json", connection)
+    assert added.returncode == 0, added.stdout
+    return bucket
+
+
+@contextlib.contextmanager
+def standalone(airflow_test: Any, log: Path) -> Iterator[subprocess.Popen[Any]]:
+    environment = {
+        **airflow_test.environment,
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__API__PORT": str(free_port()),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "10",
+    }
+    environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] = (
+        f"http://127.0.0.1:{environment['AIRFLOW__API__PORT']}/execution/"
+    )
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            ["airflow", "standalone"], env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def put(server: S3Server, uri: str, *orders: int) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"order_id": list(orders)}), out)
+    server.put(uri, out.getvalue())
+
+
+def query(airflow_test: Any, sql: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(airflow_test.home / "airflow.db", timeout=30)) as database:
+        return database.execute(sql).fetchall()
+
+
+def until(condition: Callable[[], Any], log: Path, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < deadline, log.read_text()[-8000:]
+        time.sleep(1)
+
+
+def test_each_arrival_is_a_run_and_a_restart_tells_of_none_again(
+    airflow_test: Any, lake: str, s3_server: S3Server, tmp_path: Path
+) -> None:
+    log = tmp_path / "standalone.log"
+    put(s3_server, f"s3://{lake}/orders/1.parquet", 1, 2)
+
+    def done(count: int) -> Callable[[], bool]:
+        return lambda: query(airflow_test, "select count(*) from dag_run where state = 'success'")[0][0] == count
+
+    with standalone(airflow_test, log) as process:
+        until(done(1), log, process)
+        put(s3_server, f"s3://{lake}/orders/2.parquet", 3)
+        until(done(2), log, process)
+    with standalone(airflow_test, log) as process:
+        put(s3_server, f"s3://{lake}/orders/3.parquet", 4, 5)
+        until(done(3), log, process)
+
+    events = [
+        json.loads(extra)["payload"] for (extra,) in query(airflow_test, "select extra from asset_event order by id")
+    ]
+    assert [one["new"]["paths"] for one in events] == [[f"s3://{lake}/orders/{n}.parquet"] for n in (1, 2, 3)]
+    assert len({one["id"] for one in events}) == 3
+    refs = [json.loads(value) for (value,) in query(airflow_test, "select value from xcom where key = 'return_value'")]
+    refs = [json.loads(ref) if isinstance(ref, str) else ref for ref in refs]
+    assert sorted(ref["rows"] for ref in refs) == [2, 3, 5]
+    assert SECRET not in log.read_text()
