@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import EmptyDataError, SourceChangedError
+from airflow_mlops.core.errors import EmptyDataError, SourceChangedError, UnsupportedError
 from airflow_mlops.core.extras import require
+from airflow_mlops.core.lifecycle import erasures, uses
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import DatasetRef, check_roles
 
@@ -37,7 +38,7 @@ def resolve(
     if isinstance(dataset, dict):
         if dataset.get("kind") != DatasetRef.kind and isinstance(dataset.get("dataset"), dict):
             dataset = dataset["dataset"]
-        ref = DatasetRef.from_dict(dataset)
+        ref = current(store, DatasetRef.from_dict(dataset))
         return DatasetRef(**{**_fields(ref), "roles": {**ref.roles, **added}})
     from airflow_mlops.core.data.publishing import describe
     from airflow_mlops.core.data.reading import open_source
@@ -57,6 +58,20 @@ def resolve(
     )
 
 
+def current(store: Store, ref: DatasetRef) -> DatasetRef:
+    """Return the ref of what stands in the place of a snapshot that rows were erased from; else the ref itself."""
+    from airflow_mlops.core.data.publishing import data_key
+
+    if store.key_of(ref.uri) != data_key(ref.digest):
+        return ref
+    erased = erasures.successor(store, ref.digest)
+    if erased is None:
+        return ref
+    erasures.log_note(erased, f"dataset {ref.name!r}")
+    new = {"digest": erased.new, "uri": store.uri_of(data_key(erased.new)), "rows": erased.rows}
+    return DatasetRef(**{**_fields(ref), **new})
+
+
 def _fields(ref: DatasetRef) -> dict[str, Any]:
     return {name: getattr(ref, name) for name in ref.__dataclass_fields__ if name != "kind"}
 
@@ -71,7 +86,16 @@ def read_table(store: Store, ref: DatasetRef, columns: list[str] | None = None) 
     :raises SourceChangedError: if a dataset that is read in place is no longer what the ref says.
     """
     require("pyarrow.parquet", "reading a dataset")
+    if ref.format in ("table", "query"):
+        raise UnsupportedError(
+            f"{ref.name!r} is a {ref.format} in a database ({ref.uri}), validated where it is; take a snapshot of it, "
+            "and go on with that",
+            uri=ref.uri,
+        )
+    ref = current(store, ref)
     if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
+        # A collection that is deleting it puts it back, or the next line but one finds it gone.
+        uses.keep(store, key)
         return _read_stored(store, ref, key, columns)
     return _read_in_place(ref, columns)
 

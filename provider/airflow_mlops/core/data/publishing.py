@@ -19,6 +19,7 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.data.content import ContentDigest, digest_of
 from airflow_mlops.core.errors import IntegrityError, NotFoundError
 from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.lifecycle import erasures, uses
 from airflow_mlops.core.store import Store, safe_name
 from airflow_mlops.core.vocabulary import MAX_COLUMNS, DatasetRef
 
@@ -144,15 +145,18 @@ def publish(store: Store, staged: Staged) -> str:
     """Publish a staged file unless its content is there, and return the content's digest.
 
     A stored file that was altered is put right.
+
+    :raises SpecError: if it is content that somebody's rows were erased from.
     """
     digest = staged.content.digest()
+    erasures.refuse(store, digest)
     record = staged.bytes_record()
     crash_point("snapshot.staged")
     if not store.put_file(data_key(digest), staged.path, if_absent=True):
-        known = stored_record(store, digest)
-        if known is not None and _bytes_of(store, digest) == (known["sha256"], known["size"]):
+        known, there = stored_record(store, digest), uses.keep(store, data_key(digest))
+        if there and known is not None and _bytes_of(store, digest) == (known["sha256"], known["size"]):
             return digest
-        if known is None and _content_of(store, digest) == digest:
+        if there and known is None and _content_of(store, digest) == digest:
             record = dict(zip(("sha256", "size"), _bytes_of(store, digest), strict=True)) | {"rows": staged.rows}
         else:
             store.put_file(data_key(digest), staged.path)
@@ -262,5 +266,5 @@ def describe(store: Store, columns: dict[str, str]) -> tuple[dict[str, str] | No
         return columns, None
     listing = [[name, kind] for name, kind in columns.items()]
     key = f"schemas/{digests.hex_of(digests.of_json(listing))}.json"
-    store.put_json(key, {"columns": listing}, if_absent=True)
+    uses.put_shared(store, key, json.dumps({"columns": listing}, ensure_ascii=False, indent=1).encode())
     return None, store.uri_of(key)

@@ -152,6 +152,18 @@ def column_type(column: pandas.Series, arrow: str | None = None) -> ColumnType:
     return ColumnType(arrow or name, frozenset(traits))
 
 
+def sql_type(arrow: str | None, sql: str) -> ColumnType:
+    """Return the type of a database's column.
+
+    :param arrow: what a snapshot of it has; None where its values are of several types.
+    :param sql: what the database calls it.
+    """
+    traits = {_plain(sql)} | ({"object"} if arrow is None else {_plain(arrow), *_arrow_traits(arrow)})
+    if sql.startswith("numeric"):
+        traits |= {"decimal", "number"}
+    return ColumnType(arrow or sql, frozenset(traits))
+
+
 def _plain(name: str) -> str:
     name = name.strip().lower()
     for prefix in ("numpy.", "np.", "pandas.", "pd.", "builtins."):

@@ -40,6 +40,27 @@ def with_instants(expectation: Expectation, frame: pandas.DataFrame, kinds: dict
     return kwargs
 
 
+def with_python_instants(expectation: Expectation, kind: ColumnType | None) -> dict[str, Any]:
+    """Return the arguments with text as Python's instants or dates, where the database's column holds those.
+
+    :param kind: the type of the expectation's only column; None where there are several.
+    """
+    kwargs = dict(expectation.kwargs)
+    if kind is None or not kind.traits & {"timestamp", "date"}:
+        return kwargs
+
+    def one(value: Any) -> Any:
+        found = _instant(value, "timestamp with zone" in kind.traits)
+        return found.date() if "date" in kind.traits and isinstance(found, dt.datetime) else found
+
+    for key in _BOUNDS:
+        if key in kwargs:
+            kwargs[key] = one(kwargs[key])
+    if isinstance(kwargs.get("value_set"), list):
+        kwargs["value_set"] = [one(value) for value in kwargs["value_set"]]
+    return kwargs
+
+
 def _instant(value: Any, zoned: bool) -> Any:
     if not isinstance(value, (str, dt.date)):
         return value

@@ -1,4 +1,4 @@
-"""One frame held to expectations by Great Expectations, every expectation with an outcome of its own.
+"""Data held to expectations by Great Expectations, every expectation with an outcome of its own.
 
 Great Expectations runs in memory and writes nothing: no project, no working files, no telemetry, no progress bars. It
 is asked for counts alone unless values are to be shown, so that none can slip into a message or a log.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.validation.column_types import ColumnType, column_type
@@ -50,10 +51,29 @@ def evaluate(
     :param exposure: what may be shown; by default no values.
     :raises SpecError: if two columns have one name, or an expectation runs on databases only.
     """
-    exposure = exposure or Exposure()
     frame = _with_text_names(frame)
-    columns = list(frame.columns)
-    kinds = {name: column_type(frame[name], (types or {}).get(name)) for name in columns}
+    kinds = {name: column_type(frame[name], (types or {}).get(name)) for name in frame.columns}
+    return judge(_Frame(frame, kinds, exposure or Exposure()), expectations)
+
+
+class Subject(Protocol):
+    """What is held to expectations: a frame, or a table in a database."""
+
+    @property
+    def kinds(self) -> dict[str, ColumnType]:
+        """The columns' types by their names, in their order."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+
+    def run(self, expectations: dict[int, Expectation]) -> dict[int, Outcome]:
+        """Return the outcomes of expectations whose columns are there."""
+
+
+def judge(subject: Subject, expectations: Sequence[Expectation]) -> list[Outcome]:
+    """Return the outcome of every expectation; see :func:`evaluate`."""
+    kinds = subject.kinds
     lenient = _grades_of_absence(expectations)
     outcomes: dict[int, Outcome] = {}
     left: dict[int, Expectation] = {}
@@ -61,16 +81,16 @@ def evaluate(
         absent = [name for name in expectation.columns if name not in kinds]
         if absent:
             grade = expectation.grade if expectation.type in SCHEMA_EXPECTATIONS else _worst(absent, lenient)
-            outcomes[number] = missing(expectation, columns, absent, grade)
+            outcomes[number] = missing(expectation, list(kinds), absent, grade)
         elif expectation.type in TYPE_EXPECTATIONS:
             outcomes[number] = _typed(expectation, kinds)
-        elif not len(frame) and not _judges_empty(expectation):
+        elif not subject.rows and not _judges_empty(expectation):
             outcomes[number] = unjudged(expectation)
         else:
             left[number] = expectation
-    outcomes |= _run(frame, left, kinds, exposure)
+    outcomes |= subject.run(left) if left else {}
     found = [outcomes[number] for number in range(len(expectations))]
-    if not len(frame) and not any(
+    if not subject.rows and not any(
         o.expectation.type.startswith("expect_table_row_count") and not o.passed for o in found
     ):
         found.append(_no_rows())
@@ -125,32 +145,60 @@ def _typed(expectation: Expectation, kinds: dict[str, ColumnType]) -> Outcome:
     return typed(expectation, names, kind.name, kind.answers_to(names))
 
 
-def _run(
-    frame: pandas.DataFrame, expectations: dict[int, Expectation], kinds: dict[str, ColumnType], exposure: Exposure
-) -> dict[int, Outcome]:
-    """Run Great Expectations once over the frame, and once over none of its rows for what broke."""
-    if not expectations:
-        return {}
-    built = {
-        number: expectation.built(with_instants(expectation, frame, kinds), number)
-        for number, expectation in expectations.items()
-    }
-    results = _results(frame, built, MAX_EXAMPLES if exposure.values else 0)
-    broken = [number for number in expectations if number not in results or _exception(results[number]) is not None]
-    reasons: dict[int, str | None] = {}
-    if broken:
-        probe = _results(frame.head(0), {n: expectations[n].built(number=n) for n in broken}, 0)
-        reasons = {n: _exception(probe[n]) if n in probe else None for n in broken}
-    outcomes = {}
-    for number, expectation in expectations.items():
-        if number in reasons:
-            outcomes[number] = _broken(expectation, kinds, reasons[number])
-            continue
-        result = results[number]
-        outcomes[number] = measured(
-            expectation, bool(result.success), dict(result.result or {}), list(frame.columns), len(frame), exposure
+@dataclass(frozen=True)
+class _Frame:
+    """A frame, for Great Expectations' own engine for pandas."""
+
+    frame: pandas.DataFrame
+    kinds: dict[str, ColumnType]
+    exposure: Exposure
+
+    @property
+    def rows(self) -> int:
+        return len(self.frame)
+
+    def run(self, expectations: dict[int, Expectation]) -> dict[int, Outcome]:
+        """Run Great Expectations once over the frame, and once over none of its rows for what broke."""
+        frame, kinds = self.frame, self.kinds
+        built = {
+            number: expectation.built(with_instants(expectation, frame, kinds), number)
+            for number, expectation in expectations.items()
+        }
+        results = _results(frame, built, MAX_EXAMPLES if self.exposure.values else 0)
+        broken = [number for number in expectations if number not in results or exception_of(results[number])]
+        reasons: dict[int, str | None] = {}
+        if broken:
+            probe = _results(frame.head(0), {n: expectations[n].built(number=n) for n in broken}, 0)
+            reasons = {n: exception_of(probe[n]) if n in probe else None for n in broken}
+        outcomes = {}
+        for number, expectation in expectations.items():
+            if number in reasons:
+                outcomes[number] = _broken(expectation, kinds, reasons[number])
+                continue
+            result = results[number]
+            outcomes[number] = measured(
+                expectation, bool(result.success), dict(result.result or {}), list(kinds), len(frame), self.exposure
+            )
+        return outcomes
+
+
+def unexpected_rows(
+    frame: pandas.DataFrame, expectation: Expectation, types: dict[str, str] | None = None
+) -> list[int] | None:
+    """Return the numbers of the rows that fail a row-level expectation, or None if they cannot be had.
+
+    :param frame: with a fresh index.
+    """
+    gx = great_expectations()
+    frame = _with_text_names(frame)
+    kinds = {name: column_type(frame[name], (types or {}).get(name)) for name in expectation.columns}
+    built = expectation.built(with_instants(expectation, frame, kinds))
+    with quiet(), _batch(gx, frame) as batch:
+        result = batch.validate(
+            built, result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}
         )
-    return outcomes
+    found = (result.result or {}).get("unexpected_index_list")
+    return None if found is None or exception_of(result) is not None else [int(row) for row in found]
 
 
 def _broken(expectation: Expectation, kinds: dict[str, ColumnType], reason: str | None) -> Outcome:
@@ -211,7 +259,7 @@ def _batch(gx: Any, frame: pandas.DataFrame) -> Iterator[Any]:
         context.data_sources.delete("frames")
 
 
-def _exception(result: Any) -> str | None:
+def exception_of(result: Any) -> str | None:
     """Return the first exception in a result, or None; it comes flat, or by the metric that raised it."""
     info = result.exception_info or {}
     for each in [info, *(value for value in info.values() if isinstance(value, dict))]:
