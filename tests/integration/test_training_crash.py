@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,30 @@ def features(frame):
 """
 
 
+#: A script that logs to MLflow by itself, in a run and beside it.
+SCRIPT = """
+import os, sys
+import mlflow
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+frame = pd.read_parquet(sys.argv[1])
+model = LogisticRegression().fit(frame[["a", "b"]], frame["y"])
+mlflow.sklearn.log_model(model, name="mine", serialization_format="skops", pip_requirements=["scikit-learn"],
+                         input_example=frame[["a", "b"]].head(2))
+mlflow.log_metric("mine", 1)
+if os.environ.get("WAIT_IN"):
+    open(os.environ["WAIT_IN"], "w").write(str(os.getpid()))
+    import time
+    time.sleep(600)
+"""
+
+WAYS: dict[str, dict[str, Any]] = {
+    "function": {"trainer": "crash_trainer:train", "features": "crash_trainer:features"},
+    "command": {"command": ["python", "crash_script.py", "{dataset}"]},
+}
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Rows and a trainer that every process can import."""
@@ -42,13 +67,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     frame = pd.DataFrame(rng.normal(size=(400, 2)), columns=["a", "b"])
     frame.assign(id=range(400), y=(frame["a"] > 0).astype(int)).to_parquet(folder / "rows.parquet", index=False)
     (folder / "crash_trainer.py").write_text(TRAINER)
+    (folder / "crash_script.py").write_text(SCRIPT)
     sys.path.insert(0, str(folder))
     yield folder
     sys.path.remove(str(folder))
     sys.modules.pop("crash_trainer", None)
 
 
-def spec_of(project: Path, place: str, key: str = "d/r/train/-1") -> Path:
+def spec_of(project: Path, place: str, key: str = "d/r/train/-1", way: str = "function") -> Path:
     """Write the spec of a training whose store and MLflow are in a folder of their own."""
     home = project / place
     home.mkdir(exist_ok=True)
@@ -56,10 +82,10 @@ def spec_of(project: Path, place: str, key: str = "d/r/train/-1") -> Path:
         "step": "train_model",
         "args": {
             "dataset": str(project / "rows.parquet"),
-            "trainer": "crash_trainer:train",
-            "features": "crash_trainer:features",
             "target": "y",
             "roles": {"key": "id"},
+            **WAYS[way],
+            **({"cwd": str(project)} if way == "command" else {}),
         },
         "store": str(home / "store"),
         "tracking_uri": sqlite_uri(home / "mlflow.db"),
@@ -102,24 +128,30 @@ def state(home: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module", params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def clean_state(project: Path) -> dict[str, Any]:
-    run_step(json.loads(spec_of(project, "clean").read_text()))
-    return state(project / "clean")
+def clean_state(project: Path, way: str) -> dict[str, Any]:
+    run_step(json.loads(spec_of(project, f"clean-{way}", way=way).read_text()))
+    return state(project / f"clean-{way}")
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS["train_model"])
 def test_killed_at_any_point_and_tried_again_it_is_one_model(
-    project: Path, clean_state: dict[str, Any], point: str
+    project: Path, clean_state: dict[str, Any], way: str, point: str
 ) -> None:
-    spec = spec_of(project, point)
+    place = f"{point}-{way}"
+    spec = spec_of(project, place, way=way)
     process = start(spec, **{VARIABLE: point})
     _, errors = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, errors
     assert not spec.with_suffix(".report").exists()
 
     result = run_step(json.loads(spec.read_text()))
-    home = project / point
+    home = project / place
     found = state(home)
     assert found == clean_state
     assert len(found["runs"]) == len(found["models"]) == 1
@@ -141,3 +173,25 @@ def test_four_first_uses_at_once(project: Path) -> None:
     found = state(project / "four")
     assert [status for status, *_ in found["runs"]] == ["FINISHED"] * 4
     assert [status for status, _ in found["models"]] == ["READY"] * 4
+
+
+def test_a_worker_killed_while_the_script_runs_leaves_no_script_and_one_model(project: Path, tmp_path: Path) -> None:
+    run_step(json.loads(spec_of(project, "clean-killed", way="command").read_text()))
+    spec = spec_of(project, "killed", way="command")
+    waiting = tmp_path / "waiting"
+    process = start(spec, WAIT_IN=str(waiting))
+    while not (waiting.exists() and waiting.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    script = int(waiting.read_text())
+    process.kill()
+    process.communicate()
+    while Path(f"/proc/{script}").exists():
+        time.sleep(0.05)
+
+    result = run_step(json.loads(spec.read_text()))
+
+    assert not result["reused"]
+    found = state(project / "killed")
+    assert found == state(project / "clean-killed")
+    assert found["models"][0][0] == "READY"

@@ -219,3 +219,36 @@ def test_nobody_listens(spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CannotReachError, match="connection refused") as caught:
         run_step(spec)
     assert "hunter2" not in str(caught.value)
+
+
+SCRIPT = """
+import sys
+import mlflow
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+rows = pd.read_parquet(sys.argv[1])
+with mlflow.start_run():
+    mlflow.log_param("mine", 1)
+    model = LogisticRegression().fit(rows[["a", "b"]], rows["y"])
+    mlflow.sklearn.log_model(model, name="mine", serialization_format="skops", input_example=rows[["a", "b"]].head(2),
+                             pip_requirements=["scikit-learn"])
+"""
+
+
+def test_a_script_logs_to_the_server_and_its_model_is_taken(
+    spec: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    command = {"command": ["python", "train.py", "{dataset}"], "cwd": str(tmp_path), "trainer": None}
+    with mlflow_server(tmp_path, free_port()) as url:
+        found = run_step({**spec, "tracking_uri": url, "args": {**spec["args"], **command}})
+
+        client = MlflowClient(url, url)
+        (one,) = client.search_runs([found["experiment_id"]])
+        (model,) = client.search_logged_models([found["experiment_id"]])
+        assert (one.info.status, one.data.params["mine"], model.name) == ("FINISHED", "1", "mine")
+        assert (found["run_id"], found["model_id"]) == (one.info.run_id, model.model_id)
+        context = StepContext(store=LocalStore(tmp_path / "store"), tracking_uri=url)
+        assert models.download(context, ModelRef.from_dict(found), tmp_path / "copy")
+    assert SECRET not in caplog.text

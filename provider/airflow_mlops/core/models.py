@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.extras import require
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.tracking import client, mlflow_errors
 from airflow_mlops.core.vocabulary import ModelRef
@@ -31,12 +32,22 @@ Trust = Literal["recorded", "unverified"]
 NOT_PART_OF_A_MODEL = ("registered_model_meta", ".DS_Store")
 
 
+def skops_io(purpose: str) -> Any:
+    """Return the module ``skops.io``, imported without the warnings that its first import would log.
+
+    :raises MissingExtraError: if it is not installed.
+    """
+    with quietly():
+        return require("skops.io", purpose)
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep warnings out of the log while skops reads or writes a model.
+    """Keep warnings out of the log while skops is imported, or reads or writes a model.
 
-    To name a ufunc it asks every loaded module for it, and a thousand deprecated names of Airflow's answer with a
-    warning each. They are collected and dropped: a filter alone is undone by the modules that this imports.
+    To name a ufunc it asks every loaded module for it, those of SciPy when it is imported, and a thousand deprecated
+    names of Airflow's answer with a warning each. They are collected and dropped: a filter alone is undone by the
+    modules that this imports.
     """
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("ignore")

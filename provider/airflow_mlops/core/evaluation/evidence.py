@@ -140,6 +140,14 @@ def judge(evidence_frame: pandas.DataFrame, truth: Any, judged: Judged, not_feat
         except Exception as error:
             judged.problem = said(error, evidence_frame)
             return
+    take(judged, predictions, truth)
+
+
+def take(judged: Judged, predictions: Predictions, truth: Any) -> None:
+    """Take what a model said of its rows.
+
+    :param truth: the target of the same rows.
+    """
     judged.bad_predictions = _not_finite(predictions)
     judged.predictions = predictions if judged.bad_predictions else _with_classes(truth, predictions)
 

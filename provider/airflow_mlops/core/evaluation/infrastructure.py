@@ -9,6 +9,7 @@ from airflow_mlops.core.evaluation.kinds import LOAD_SECONDS
 from airflow_mlops.core.evaluation.loading import features
 from airflow_mlops.core.evaluation.outcome import Outcome, outcome
 from airflow_mlops.core.reports import figure as text
+from airflow_mlops.core.training.predictions import widened
 
 if TYPE_CHECKING:
     import pandas
@@ -38,10 +39,19 @@ def signature_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
         for one in schema.inputs
         if one.name in columns and not accepts(getattr(one.type, "name", ""), columns[one.name])
     ]
+    gaps = [
+        one.name
+        for one in schema.inputs
+        if getattr(one.type, "name", "") in ("integer", "long")
+        and one.name in columns
+        and columns[one.name].dtype.kind == "f"
+        and columns[one.name].isna().any()
+    ]
     extra = [name for name in columns if name not in schema.input_names() and name not in evidence.not_features]
     evidence.infrastructure["signature"] = {"missing": missing, "wrong": wrong, "extra": extra}
     parts = [f"missing {', '.join(missing[:10])}"] if missing else []
     parts += [f"wrong type: {'; '.join(wrong[:10])}"] if wrong else []
+    parts += [f"train with nullable={gaps[:10]!r} if these whole numbers may be missing"] if gaps else []
     beside = f"; {len(extra)} more columns are not used by the model: {', '.join(extra[:10])}" if extra else ""
     if parts:
         return [outcome(spec, False, f"The dataset does not have the model's signature: {'; '.join(parts)}{beside}")]
@@ -129,7 +139,9 @@ def _fresh(evidence: Evidence) -> dict[str, Any]:
         return found
     evidence.context.log.info("loading the model in a fresh process")
     try:
-        rows = features(evidence.challenger.copy, evidence.frame.head(EXAMPLE_ROWS), evidence.not_features)
+        copy = evidence.challenger.copy
+        rows = features(copy, evidence.frame.head(EXAMPLE_ROWS), evidence.not_features)
+        rows = widened(rows, copy.metadata.get_input_schema())
     except Exception:
         rows = None
     scratch = evidence.scratch / "fresh"

@@ -48,12 +48,14 @@ class Kind:
     :param run: ``module:function`` with ``(evidence, spec) -> list[Outcome]``.
     :param label: the default name of such a test; may use the options in braces.
     :param any_of: at least one of these options must be given.
+    :param of_log: whether it can judge a log of predictions, without the model.
     """
 
     run: str
     label: str
     options: Mapping[str, Option] = field(default_factory=dict)
     any_of: tuple[str, ...] = ()
+    of_log: bool = False
 
 
 def _number(value: Any) -> bool:
@@ -108,6 +110,7 @@ KINDS: dict[str, Kind] = {
             "min_rows": Option(_rows, "a whole number from 1 on", default=METRIC_ROWS, number=True),
         },
         any_of=("min", "max"),
+        of_log=True,
     ),
     "champion": Kind(
         run=f"{HERE}.champion:champion_test",
@@ -132,6 +135,7 @@ KINDS: dict[str, Kind] = {
             "min_rows": Option(_rows, "a whole number from 1 on", default=SLICE_ROWS, number=True),
         },
         any_of=("min", "max", "max_gap"),
+        of_log=True,
     ),
     "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
     "load": Kind(
@@ -185,6 +189,21 @@ def check_tests(tests: Any, *, rendered: bool = True) -> list[dict[str, Any]]:
             spec["name"] = f"{spec['name']} ({names[spec['name']]})"
         checked.append(spec)
     return checked
+
+
+def check_of_log(specs: list[dict[str, Any]]) -> None:
+    """Refuse tests that need the model itself where there is a log of its predictions.
+
+    :raises SpecError: naming the test and what can be asked of a log.
+    """
+    for spec in specs:
+        if not KINDS[spec["kind"]].of_log:
+            can = ", ".join(name for name, kind in KINDS.items() if kind.of_log)
+            raise SpecError(
+                f"the test {spec['name']!r} ({spec['kind']}) needs the model, and predictions= is only a log of what "
+                f"it said; of a log these can be asked: {can}. Give model= and a dataset for the others",
+                test=spec["name"],
+            )
 
 
 def _check(test: Any, where: str, rendered: bool) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class ModelCopy:
         return Model.load(str(self.folder / "MLmodel"))
 
     @property
+    def flavors(self) -> list[str]:
+        """MLflow's names of how it can be loaded."""
+        return sorted(self.metadata.flavors)
+
+    @property
     def bytes(self) -> int:
         """The size of all files."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
@@ -56,7 +61,7 @@ class ModelCopy:
         return [str(name) for name in schema.input_names()]
 
     def load(self) -> Any:
-        """Return the model: scikit-learn's own object where it is one (it knows probabilities), else MLflow's pyfunc.
+        """Return the model: the library's own object where it knows probabilities, else MLflow's pyfunc.
 
         :raises UnsupportedError: if it cannot be loaded here, with the reason.
         """
@@ -65,7 +70,8 @@ class ModelCopy:
         try:
             with models.quietly():
                 loaded = mlflow.pyfunc.load_model(str(self.folder))
-            raw = loaded.get_raw_model() if "sklearn" in self.metadata.flavors else None
+            native = {"sklearn", "xgboost", "lightgbm"} & set(self.metadata.flavors)
+            raw = loaded.get_raw_model() if native else None
         except Exception as error:
             raise UnsupportedError(
                 f"{self.ref.uri} cannot be loaded here: {' '.join(f'{type(error).__name__}: {error}'.split())[:300]}",
@@ -98,6 +104,31 @@ class ModelCopy:
     def _code_roots(self) -> list[Path]:
         folders = {flavor.get("code") for flavor in self.metadata.flavors.values()}
         return [self.folder / str(name) for name in sorted(filter(None, folders)) if (self.folder / str(name)).is_dir()]
+
+
+class NoModel(ModelCopy):
+    """What stands in a model's place where there is only a log of its predictions.
+
+    :param subject: what it is a log of, for the report.
+    """
+
+    def __init__(self, subject: str, digest: str) -> None:
+        super().__init__(ref=ModelRef(uri=subject, digest=digest), folder=Path(), verified=True)
+
+    @property
+    def bytes(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def flavors(self) -> list[str]:
+        """None."""
+        return []
+
+    @property
+    def inputs(self) -> list[str] | None:
+        """Not known."""
+        return None
 
 
 def fetch(context: StepContext, ref: ModelRef, folder: Path, trust: models.Trust) -> ModelCopy:

@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow_mlops.core.evaluation import champion as champions
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence
+from airflow_mlops.core.evaluation.loading import NoModel
 from airflow_mlops.core.evaluation.outcome import Outcome
 from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.training.metrics import metric
@@ -93,7 +94,7 @@ def _model(evidence: Evidence) -> dict[str, Any]:
     return ref | {
         "verified": copy.verified,
         "bytes": copy.bytes,
-        "flavors": sorted(copy.metadata.flavors),
+        "flavors": copy.flavors,
         "inputs": copy.inputs,
     }
 
@@ -151,8 +152,9 @@ def _origin(evidence: Evidence) -> list[dict[str, Any]]:
     training = ref.training or {}
     rows = training.get("rows")
     found = [
-        ("Model", ref.uri, True),
+        ("Model", ref.uri, not isinstance(evidence.challenger.copy, NoModel)),
         ("MLflow run", ref.run_id, True),
+        ("Adopted from", (ref.code or {}).get("adopted_from"), True),
         ("Trained on", f"{rows:,} rows" if isinstance(rows, int) else None if training else "not on record", False),
         ("Training window", _period(training.get("window")), False),
         ("Training dataset", training.get("dataset_digest"), True),
@@ -184,6 +186,15 @@ def _caveats(evidence: Evidence) -> list[str]:
         found.insert(
             0,
             "The model's files were not verified: nothing is on record of them, and trust='unverified' let that pass.",
+        )
+    if isinstance(evidence.challenger.copy, NoModel):
+        found.insert(0, "Measured on a log of predictions: the model itself was not at hand.")
+    origin = evidence.challenger.copy.ref.code or {}
+    if origin.get("trust") in ("unverified", "pickle"):
+        found.insert(
+            0,
+            f"The model was trained elsewhere and adopted with trust={origin['trust']!r} from "
+            f"{origin.get('adopted_from')}: its files are those of that moment, and nobody here knows what made them.",
         )
     champion = evidence.champion
     if champion and champion.rows:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
-from airflow_mlops.core.data.dataset import read_frame, resolve
 from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
 from airflow_mlops.core.evaluation import champion as champions
-from airflow_mlops.core.evaluation.evidence import Evidence, Judged, judge
-from airflow_mlops.core.evaluation.kinds import KINDS, check_tests, identity
-from airflow_mlops.core.evaluation.loading import ModelCopy, fetch
+from airflow_mlops.core.evaluation import inputs, prediction_log
+from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge, take
+from airflow_mlops.core.evaluation.kinds import KINDS, check_of_log, check_tests, identity
+from airflow_mlops.core.evaluation.loading import ModelCopy, NoModel, fetch
 from airflow_mlops.core.evaluation.outcome import Outcome
 from airflow_mlops.core.evaluation.quality import check_slices, sanity_test
 from airflow_mlops.core.evaluation.report import build
@@ -22,10 +22,13 @@ from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.imports import load
 from airflow_mlops.core.reports import publish
 from airflow_mlops.core.tracking import client, mlflow_errors
+from airflow_mlops.core.training.fitting import mapping
 from airflow_mlops.core.training.metrics import default_metrics, metric, task_of
 from airflow_mlops.core.vocabulary import DatasetRef, ModelRef, role_columns
 
 if TYPE_CHECKING:
+    import pandas
+
     from airflow_mlops.core.steps import StepContext
 
 #: Outcomes of one test that go to the log.
@@ -35,70 +38,99 @@ LOGGED = 3
 def evaluate_model(
     context: StepContext,
     *,
-    model: Any,
+    model: Any = None,
+    predictions: dict[str, Any] | None = None,
     dataset: Any = None,
+    table: str | None = None,
+    sql: str | None = None,
+    conn_id: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    columns: dict[str, str] | None = None,
     tests: Any = None,
     champion: str | None = None,
     target: str | None = None,
     roles: dict[str, Any] | None = None,
     trust: models.Trust = "recorded",
     name: str | None = None,
+    subject: str | None = None,
     show_values: bool = False,
 ) -> dict[str, Any]:
-    """Test a model on rows that it was not trained on, and return the report.
+    """Test a model on rows that it was not trained on, or a log of its predictions, and return the report.
 
     :param model: a model ref, or any MLflow URI; also of a model trained elsewhere.
-    :param dataset: a dataset ref, path, glob or URI; default: the test rows that the model's ref names.
+    :param predictions: in place of ``model``, a description of a prediction log; see
+        :mod:`airflow_mlops.core.evaluation.prediction_log`.
+    :param dataset: a dataset ref, path, glob or URI; default: the test rows that the model's ref names. Beside
+        ``predictions`` with a ``uri``: the labels, joined by the key.
+    :param table: in place of ``dataset``, a table in the database of ``MLOPS_SQL_URL``.
+    :param sql: in place of ``dataset``, a query there.
+    :param conn_id: what the user calls the database, for messages.
+    :param parameters: values of the query's ``:name`` parameters.
+    :param columns: ``{name that the model uses: name in the data}`` where they differ.
     :param tests: see :mod:`airflow_mlops.core.evaluation.kinds`; default: signature, a fresh process, and, where a
-        champion is named, not worse than it on the task's first default metric.
+        champion is named, not worse than it on the task's first default metric. Of a log: that it is finite.
     :param champion: ``name@alias`` of the model to compare with; None: none.
     :param target: the target column; default: the dataset's target role, else the model's own target.
     :param roles: added to the dataset's own roles.
     :param trust: ``"recorded"``, or ``"unverified"`` for a model that nothing is on record of.
     :param name: the report's title; default: the model's name.
+    :param subject: what a prediction log is of, such as ``churn:7``; default: the digest of the log.
     :param show_values: show the values that name slices by columns of the ``private`` role.
     :return: a report of kind ``model_test`` with ``champion``, ``champion_version``, ``model_uri``, ``model_name`` and
-        ``run_id``.
+        ``run_id``; these are None of a log.
     :raises IntegrityError: if the model's files are not those that were logged.
     :raises EmptyDataError: if no row is left to test on.
+    :raises SpecError: for a test that needs the model where there is only a log.
     """
     require("pandas", "evaluate_model")
     require("sklearn", "evaluate_model")
     specs = _specs(tests, champion)
     if trust not in ("recorded", "unverified"):
         raise SpecError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
-    ref = models.resolve(context, model)
-    context.log.info("evaluating %s", ref.uri)
-    data, target = _dataset(context, ref, dataset, target, roles)
-    rival = champions.find(context, champion)
+    if (model in (None, "")) == (predictions in (None, "", {})):
+        raise SpecError("give either model, or predictions: a log of what a model said")
+    source = inputs.Source(dataset, table, sql, conn_id, parameters or {})
+    source.check()
+    given = {"columns": mapping(columns, "columns"), "roles": mapping(roles, "roles"), "target": target or None}
+    ref: ModelRef | None = None
+    rival: Champion | None = None
     with context.store.staging() as scratch:
-        copy = fetch(context, ref, scratch / "model", trust)
-        evidence = _evidence(context, copy, data, target, scratch)
-        evidence.champion, evidence.show_values = rival, show_values
-        evidence.hyperparameters = _hyperparameters(context, ref)
-        evidence.specs = specs or []
-        check_slices([str(column) for column in evidence.frame.columns], evidence.specs)
-        judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
-        champions.compare(evidence, trust, scratch / "champion")
+        if predictions:
+            if champion:
+                raise SpecError("a champion is compared on rows that both models predict: give model, not predictions")
+            evidence = _of_log(context, predictions, source, given, specs, subject, scratch)
+        else:
+            ref = models.resolve(context, model)
+            context.log.info("evaluating %s", ref.uri)
+            data, frame, wanted = _rows_of(context, ref, source, given)
+            rival = champions.find(context, champion)
+            copy = fetch(context, ref, scratch / "model", trust)
+            evidence = _evidence(context, copy, data, frame, wanted, scratch)
+            evidence.champion = rival
+            evidence.hyperparameters = _hyperparameters(context, ref)
+            check_slices([str(column) for column in evidence.frame.columns], specs or [])
+            judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
+            champions.compare(evidence, trust, scratch / "champion")
         crash_point("evaluate.predicted")
-        evidence.specs = specs or _default_tests(evidence)
+        evidence.show_values = show_values
+        evidence.specs = specs if specs is not None else _default_tests(evidence)
         outcomes = _run(evidence)
         report, details = build(evidence, outcomes, _metric_names(evidence))
-    subject = identity(evidence.specs)
+    tested = evidence.challenger.copy.ref
     return {
         **publish(
             context,
             report,
             details=details,
             template="model_test.html",
-            identity=[copy.ref.digest, data.digest, target, subject, champion],
-            title=f"Model test: {name or ref.name or ref.uri}",
+            identity=[tested.digest, evidence.dataset.digest, evidence.target, identity(evidence.specs), champion],
+            title=f"Model test: {name or tested.name or tested.uri}",
         ),
         "champion": rival.alias if rival else None,
         "champion_version": rival.ref.version if rival and rival.exists else None,
-        "model_uri": ref.uri,
-        "model_name": ref.name,
-        "run_id": ref.run_id,
+        "model_uri": ref.uri if ref else None,
+        "model_name": ref.name if ref else None,
+        "run_id": ref.run_id if ref else None,
     }
 
 
@@ -118,25 +150,52 @@ def _specs(tests: Any, champion: str | None) -> list[dict[str, Any]] | None:
     return specs
 
 
-def _dataset(
-    context: StepContext, ref: ModelRef, dataset: Any, target: str | None, roles: dict[str, Any] | None
-) -> tuple[DatasetRef, str]:
-    dataset = dataset or ref.test_dataset
-    if not dataset:
-        raise SpecError(f"{ref.uri} has no test dataset on record: pass dataset=")
-    data = resolve(context.store, dataset, roles=roles, target=target)
-    wanted = target or data.roles.get("target") or ref.target
+def _rows_of(
+    context: StepContext, ref: ModelRef, source: inputs.Source, given: dict[str, Any]
+) -> tuple[DatasetRef, pandas.DataFrame, str]:
+    """Return the dataset, its rows and the target."""
+    if not source.given:
+        if not ref.test_dataset:
+            raise SpecError(f"{ref.uri} has no test dataset on record: pass dataset=, or table= with conn_id=")
+        source = inputs.Source(dataset=ref.test_dataset)
+    data, frame = inputs.read(context, source, **given)
+    wanted = data.roles.get("target") or ref.target
     if not wanted:
         raise SpecError("no target: pass target=, or give the dataset the role 'target'")
-    return data, str(wanted)
+    return data, frame, str(wanted)
 
 
-def _evidence(context: StepContext, copy: ModelCopy, data: DatasetRef, target: str, scratch: Path) -> Evidence:
-    """Read the dataset and choose the rows that the model is judged on.
+def _of_log(
+    context: StepContext,
+    predictions: Any,
+    source: inputs.Source,
+    given: dict[str, Any],
+    specs: list[dict[str, Any]] | None,
+    subject: str | None,
+    scratch: Path,
+) -> Evidence:
+    """Return the evidence of a log of predictions."""
+    check_of_log(specs or [])
+    described = prediction_log.check(mapping(predictions, "predictions"))
+    data, frame = prediction_log.read(context, described, source, **given)
+    wanted = str(data.roles["target"])
+    copy = NoModel(subject or data.name, subject or data.digest)
+    evidence = _evidence(context, copy, data, frame, wanted, scratch)
+    check_slices([str(column) for column in evidence.frame.columns], specs or [])
+    judged = evidence.challenger
+    truth = evidence.truth(judged.rows)
+    rows = evidence.frame.iloc[judged.rows].reset_index(drop=True)
+    take(judged, prediction_log.predictions_of(described, rows, truth), truth)
+    return evidence
+
+
+def _evidence(
+    context: StepContext, copy: ModelCopy, data: DatasetRef, frame: pandas.DataFrame, target: str, scratch: Path
+) -> Evidence:
+    """Choose the rows that the model is judged on.
 
     :raises EmptyDataError: if none is left.
     """
-    frame = read_frame(context.store, data)
     check_role_columns(frame, data.roles, target)
     total = len(frame)
     if not total:
@@ -148,7 +207,8 @@ def _evidence(context: StepContext, copy: ModelCopy, data: DatasetRef, target: s
     rows = Rows(kept=frame[target].notna().to_numpy())
     if len(frame) < total:
         rows.left_out.append({"why": f"without a value of the target {target}", "rows": total - len(frame)})
-    leave_out_seen(rows, context.store, copy.ref, frame, data.roles, "the model")
+    if not isinstance(copy, NoModel):
+        leave_out_seen(rows, context.store, copy.ref, frame, data.roles, "the model")
     if not rows.count:
         why = "; ".join(f"{entry['rows']:,} {entry['why']}" for entry in rows.left_out)
         raise EmptyDataError(
@@ -184,6 +244,8 @@ def _hyperparameters(context: StepContext, ref: ModelRef) -> dict[str, Any]:
 
 
 def _default_tests(evidence: Evidence) -> list[dict[str, Any]]:
+    if isinstance(evidence.challenger.copy, NoModel):
+        return []
     tests: list[dict[str, Any]] = [{"kind": "signature"}, {"kind": "load"}]
     if evidence.champion is not None:
         names = _default_metrics(evidence)

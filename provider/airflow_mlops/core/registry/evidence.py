@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import ConflictError, GateFailedError, IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.lifecycle import erasures, uses
 from airflow_mlops.core.registry.moves import UNSET, Expected
 from airflow_mlops.core.vocabulary import ModelRef, Report
 
@@ -75,7 +76,7 @@ def check(context: StepContext, reports: list[dict[str, Any]], ref: ModelRef) ->
     proofs = []
     for report in reports:
         _check_passed(report)
-        _check_subject(report, ref)
+        _check_subject(context, report, ref)
         proofs.append(Proof(report, _checked_details(context, report)))
     return proofs
 
@@ -95,8 +96,10 @@ def _check_passed(report: dict[str, Any]) -> None:
         )
 
 
-def _check_subject(report: dict[str, Any], ref: ModelRef) -> None:
-    data = {(ref.training or {}).get("dataset_digest"), (ref.test_dataset or {}).get("digest")}
+def _check_subject(context: StepContext, report: dict[str, Any], ref: ModelRef) -> None:
+    data = {(ref.training or {}).get("dataset_digest"), (ref.test_dataset or {}).get("digest")} - {None}
+    # A person's rows may have been erased from it since.
+    data |= {later.new for one in data if (later := erasures.successor(context.store, str(one)))}
     subject = report.get("subject")
     if subject is None or subject not in {ref.digest, *data}:
         raise ConflictError(
@@ -116,6 +119,7 @@ def _checked_details(context: StepContext, report: dict[str, Any]) -> dict[str, 
             "Promote with the store that the gate wrote to",
             details_uri=uri,
         )
+    uses.keep(context.store, key)
     try:
         details: dict[str, Any] = context.store.get_json(key)
     except NotFoundError:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core import digests
+from airflow_mlops.core import digests, models
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.registry import adopt
 from airflow_mlops.core.registry.evidence import as_reports
 from airflow_mlops.core.registry.ledger import Ledger, lease_seconds
-from airflow_mlops.core.registry.versions import RegisteredModel, resolve, verified, version_key, version_record
+from airflow_mlops.core.registry.versions import RegisteredModel, inspected, resolve, version_key, version_record
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.vocabulary import ModelRef, utc_now
 
@@ -34,34 +36,66 @@ def register_model(
     tags: dict[str, Any] | None = None,
     description: str | None = None,
     evidence: Any = None,
+    trust: str = "recorded",
+    flavor: str | None = None,
+    trusted_types: list[str] | None = None,
 ) -> dict[str, Any]:
     """Make a model a version of a registered model, or return the version that this task made of it before.
 
-    The files stay where they are; that they are those on record is verified first.
+    What MLflow has stays where it is; that the files are those on record is verified first. A model that nothing is on
+    record of is adopted with ``trust``: its digest is put on record, and every gate takes it from then on.
 
-    :param model: a model ref or any MLflow URI.
+    :param model: a model ref, any MLflow URI, or a file or folder, local or ``s3://``, which is logged to MLflow.
     :param model_name: name in the registry; made if it is missing.
     :param tags: added to the version's tags; none may begin with ``mlops.``.
     :param description: of the version.
     :param evidence: reports of gates, kept with the version, passed or not; a promotion uses them.
-    :return: the model's ref with its version.
+    :param trust: ``"recorded"``: a model without a record becomes a version, but is not vouched for;
+        ``"unverified"``: it is put on record as it is now; ``"pickle"``: the same, and a pickle may be loaded.
+    :param flavor: what a file is, where its content does not tell; see :mod:`airflow_mlops.core.training.modelfile`.
+    :param trusted_types: types that a file may have beside those on the allow-list.
+    :return: the model's ref with its version; ``code.trust`` and ``code.adopted_from`` where it was adopted.
     :raises IntegrityError: if the model's files are not those on record.
+    :raises UnsupportedError: if a file is no model, is a pickle that nobody vouches for, or has types not trusted.
     """
     if not isinstance(model_name, str) or not model_name.strip():
         raise SpecError(f"model_name must be a name in the registry, got {model_name!r}")
     wrong = [tag for tag in tags or {} if str(tag).startswith(OURS)]
     if wrong:
         raise SpecError(f"the tag {wrong[0]!r} is the provider's own; use a name that does not begin with {OURS!r}")
+    if trust not in adopt.TRUSTS:
+        raise SpecError(f"trust must be one of {', '.join(map(repr, adopt.TRUSTS))}, got {trust!r}")
     reports = as_reports(evidence)
-    ref, manifest = verified(context, resolve(context, model))
+    given = model
+    if adopt.is_file(model):
+        model = adopt.log_file(context, model, flavor=flavor, trust=trust, trusted_types=trusted_types).uri
+    elif flavor:
+        raise SpecError("flavor says what a file is; a model in MLflow has its own")
+    ref, manifest, signature = inspected(context, resolve(context, model), adopt.signature_of)
+    known = models.recorded(context, ref)
+    if known is None:
+        ref = adopt.described(context, ref, given, trust)
     registered = RegisteredModel(context, model_name)
     if registered.create():
         context.log.info("created the registered model %r", model_name)
     crash_point("register.model_created")
     Ledger(context.store, model_name).bind(registered)
     number = version_of(
-        context, registered, ref, manifest, identity=[context.key], tags=tags, description=description, evidence=reports
+        context,
+        registered,
+        ref,
+        manifest,
+        identity=[context.key],
+        tags=tags,
+        description=description,
+        evidence=reports,
+        signature=signature,
     )
+    if known is None and trust != "recorded":
+        # By what MLflow calls it: the logged model, else the version, whose files no other model has.
+        own = ref if ref.model_id else dataclasses.replace(ref, uri=f"models:/{model_name}/{number}")
+        models.record(context, own, manifest)
+        context.log.info("put on record with trust=%r: %s", trust, ref.digest)
     record = version_record(context, model_name, number)
     assert record is not None
     return dict(record["ref"])
@@ -77,6 +111,7 @@ def version_of(
     tags: dict[str, Any] | None = None,
     description: str | None = None,
     evidence: list[dict[str, Any]] | None = None,
+    signature: dict[str, Any] | None = None,
 ) -> int:
     """Return the number of the one version that stands for a model and an identity, made if need be.
 
@@ -100,6 +135,7 @@ def version_of(
         "ref": _registered_ref(ref, registered.name, number),
         "manifest": manifest,
         "evidence": evidence or [],
+        "signature": signature,
         "key": context.key,
         "run": context.run,
         "at": utc_now(),
@@ -176,6 +212,8 @@ def _tags(
         "mlops.dataset_digest": (ref.training or {}).get("dataset_digest"),
         "mlops.code_sha": (ref.code or {}).get("sha") or (ref.code or {}).get("git_sha"),
         "mlops.model_id": ref.model_id,
+        "mlops.trust": (ref.code or {}).get("trust"),
+        "mlops.adopted_from": (ref.code or {}).get("adopted_from"),
         "mlops.previous_champion": champion,
         "mlops.run": "/".join(str(run[k]) for k in ("dag_id", "run_id", "task_id") if run.get(k)),
     }

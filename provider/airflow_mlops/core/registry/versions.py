@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
@@ -19,6 +21,8 @@ from airflow_mlops.core.vocabulary import ModelRef
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
+
+T = TypeVar("T")
 
 
 class RegisteredModel:
@@ -161,11 +165,18 @@ def resolve(context: StepContext, model: Any) -> ModelRef:
 
 
 def verified(context: StepContext, ref: ModelRef) -> tuple[ModelRef, dict[str, str]]:
+    """Return a model's ref with its digest, and the manifest of its files; see :func:`inspected`."""
+    found, manifest, _ = inspected(context, ref, lambda folder: None)
+    return found, manifest
+
+
+def inspected(context: StepContext, ref: ModelRef, look: Callable[[Path], T]) -> tuple[ModelRef, dict[str, str], T]:
     """Return a model's ref with its digest, and the manifest of its files, read now and compared with the record.
 
     Nothing of the model is loaded, so this also serves a model that was never seen here; its digest is then that of
     the files it has now.
 
+    :param look: what else to read of the local copy; its result is the third that is returned.
     :raises IntegrityError: if the files are not those on record.
     :raises ConflictError: if what is on record is of another registry.
     """
@@ -176,11 +187,12 @@ def verified(context: StepContext, ref: ModelRef) -> tuple[ModelRef, dict[str, s
     with tempfile.TemporaryDirectory(prefix="airflow-mlops-") as folder:
         local = models.download(context, dataclasses.replace(ref, digest=expected), folder, trust="unverified")
         manifest = models.manifest_of(local)
+        seen = look(local)
     if not any(path.rpartition("/")[2] == "MLmodel" for path in manifest):
         raise IntegrityError(
             f"{ref.uri} has no MLmodel file: it is no MLflow model, or its files are gone", uri=ref.uri
         )
-    return dataclasses.replace(ref, digest=models.digest_of(manifest)), manifest
+    return dataclasses.replace(ref, digest=models.digest_of(manifest)), manifest, seen
 
 
 def version_key(name: str, version: int) -> str:

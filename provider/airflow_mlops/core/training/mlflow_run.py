@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
 
 KEY_TAG = "mlops.key"
+#: Tag of what MLflow makes in a process of the user's: the run that the process belongs to.
+LOGGED_FOR = "mlops.logged_for"
 #: MLflow's limits: characters of a parameter and of a tag, and how many go in one call.
 PARAM_LIMIT, TAG_LIMIT, BATCH = 6000, 8000, 100
 #: MLflow's variable for the run that its fluent functions log to.
@@ -53,7 +55,7 @@ class TrainingRun:
 
         :param reuse: whether a finished run counts; an unfinished one is resumed in any case.
         """
-        with self._errors():
+        with self.errors():
             runs = self.client.search_runs(
                 [self.experiment_id],
                 filter_string=f"tags.`{KEY_TAG}` = '{self.key}'",
@@ -91,17 +93,23 @@ class TrainingRun:
     def _is_there(self, draft: dict[str, Any]) -> bool:
         model_id = draft["ref"].get("model_id")
         try:
-            with self._errors():
+            with self.errors():
                 model = self.client.get_logged_model(model_id)
-                files = self.client.list_logged_model_artifacts(model_id) if _ready(model) else []
+                files = self.client.list_logged_model_artifacts(model_id) if ready(model) else []
         except NotFoundError:
             return False
         return any(file.path.rpartition("/")[2] == "MLmodel" for file in files)
 
     @contextmanager
-    def opened(self, name: str | None, tags: dict[str, Any]) -> Iterator[None]:
-        """Create the run, or go on with the one that an earlier try left; mark it failed if the body raises."""
-        with self._errors():
+    def opened(self, name: str | None, tags: dict[str, Any], *, anew: bool = False) -> Iterator[None]:
+        """Create the run, or go on with the one that an earlier try left; mark it failed if the body raises.
+
+        :param anew: delete what an earlier try left and begin with a new run: code that logs what it likes would log
+            it twice.
+        """
+        with self.errors():
+            if self.run_id and anew:
+                self._discard()
             if self.run_id:
                 self.client.update_run(self.run_id, status="RUNNING")
                 self.context.log.info("Resuming MLflow run %s", self.run_id)
@@ -118,6 +126,32 @@ class TrainingRun:
             self._mark_failed()
             raise
 
+    def _discard(self) -> None:
+        """Delete the run of an earlier try with its models."""
+        self.context.log.info("Deleting MLflow run %s, which an earlier try left unfinished", self.run_id)
+        for model in self.models():
+            self.client.delete_logged_model(model.model_id)
+        self.client.delete_run(self.run_id)
+        self.run_id = ""
+
+    def models(self) -> list[Any]:
+        """Return the run's models, and those that were logged in its process while no run was active."""
+        found: dict[str, Any] = {}
+        for where in (f"source_run_id = '{self.run_id}'", f"tags.`{LOGGED_FOR}` = '{self.run_id}'"):
+            for model in self.client.search_logged_models([self.experiment_id], filter_string=where, max_results=50):
+                found[model.model_id] = model
+        return list(found.values())
+
+    def reopen(self) -> None:
+        """Go on with the run after the user's process, which may have ended it."""
+        with self.errors():
+            self.client.update_run(self.run_id, status="RUNNING")
+
+    def artifacts(self, folder: Path, path: str) -> None:
+        """Keep the files of a folder with the run."""
+        with self.errors():
+            self.client.log_artifacts(self.run_id, str(folder), path)
+
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make this the run that ``mlflow.log_metric`` and the like log to, for a trainer that calls them itself."""
@@ -133,7 +167,7 @@ class TrainingRun:
                 os.environ[RUN_VARIABLE] = before
             active = mlflow.active_run()
             if active is not None and active.info.run_id == self.run_id:
-                with self._errors():
+                with self.errors():
                     mlflow.end_run("RUNNING")
 
     def _mark_failed(self) -> None:
@@ -144,10 +178,12 @@ class TrainingRun:
             self.context.log.warning("The MLflow run could not be marked as failed: %s", type(error).__name__)
 
     def log_setup(self, hyperparameters: dict[str, Any], dataset: DatasetRef) -> None:
-        """Log parameters, cut to MLflow's limit, and the dataset as the run's input."""
+        """Log parameters, cut to MLflow's limit, and the dataset as the run's input; what is there stays."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        params = [Param(_name(k), str(v)[:PARAM_LIMIT]) for k, v in hyperparameters.items()]
+        with self.errors():
+            known = self.client.get_run(self.run_id).data.params
+        params = [Param(_name(k), str(v)[:PARAM_LIMIT]) for k, v in hyperparameters.items() if _name(k) not in known]
         source = Dataset(
             name=dataset.name[:500],
             digest=_short(dataset.digest),
@@ -155,23 +191,29 @@ class TrainingRun:
             source=_json({"uri": strip_credentials(dataset.uri), "digest": dataset.digest})[:SOURCE_LIMIT],
             profile=_json({"num_rows": dataset.rows}),
         )
-        with self._errors():
+        with self.errors():
             for start in range(0, len(params), BATCH):
                 self.client.log_batch(self.run_id, params=params[start : start + BATCH])
             self.client.log_inputs(
                 self.run_id, [DatasetInput(dataset=source, tags=[InputTag("mlflow.data.context", "training")])]
             )
 
-    def model(self, name: str, tags: dict[str, Any], params: dict[str, Any]) -> str:
-        """Return the id of the run's logged model: the pending one of an earlier try, or a new one."""
+    def model(
+        self, name: str, tags: dict[str, Any], params: dict[str, Any], kind: str, logged: str | None = None
+    ) -> str:
+        """Return the id of the run's logged model: the pending one of an earlier try, or a new one.
+
+        :param kind: MLflow's ``model_type``.
+        :param logged: the id of the one that the user's code logged, which is given the tags.
+        """
         from mlflow.entities import LoggedModelOutput
 
-        with self._errors():
-            found = self.client.search_logged_models(
-                [self.experiment_id], filter_string=f"source_run_id = '{self.run_id}'", max_results=10
-            )
-            pending = [m for m in found if str(m.status).rpartition(".")[2].upper() == "PENDING"]
-            if pending:
+        with self.errors():
+            pending = [m for m in self.models() if str(m.status).rpartition(".")[2].upper() == "PENDING"]
+            if logged:
+                self.model_id = logged
+                self.client.set_logged_model_tags(logged, _tags(tags))
+            elif pending:
                 self.model_id = pending[0].model_id
             else:
                 made = self.client.create_logged_model(
@@ -180,7 +222,7 @@ class TrainingRun:
                     source_run_id=self.run_id,
                     tags=_tags(tags),
                     params={_name(k): str(v)[:PARAM_LIMIT] for k, v in params.items()},
-                    model_type="sklearn",
+                    model_type=kind,
                 )
                 self.model_id = made.model_id
             outputs = self.client.get_run(self.run_id).outputs
@@ -193,7 +235,7 @@ class TrainingRun:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with self._errors():
+        with self.errors():
             known = self.client.get_run(self.run_id).data.metrics
             rows = [
                 Metric(
@@ -213,28 +255,34 @@ class TrainingRun:
                 self.client.log_batch(self.run_id, metrics=rows[start : start + BATCH])
         crash_point("train.metrics_logged")
 
-    def upload(self, folder: Path, ref: ModelRef, manifest: dict[str, str]) -> None:
-        """Write the draft, upload the model's files and make the model ready."""
+    def upload(self, folder: Path, ref: ModelRef, manifest: dict[str, str], *, there: bool = False) -> None:
+        """Write the draft, upload the model's files and make the model ready.
+
+        :param there: whether MLflow has the files already, because the user's code logged them.
+        """
         tags = {"mlops.digest": str(ref.digest)}
         self.context.store.put_json(draft_key(self.run_id), {"ref": ref.to_dict(), "manifest": manifest})
-        with self._errors():
+        with self.errors():
             self.client.set_logged_model_tags(self.model_id, tags)
             self.client.log_batch(self.run_id, tags=_tag_entities(tags))
-            self.client.log_model_artifacts(self.model_id, str(folder))
+            if not there:
+                self.client.log_model_artifacts(self.model_id, str(folder))
         crash_point("train.model_uploaded")
-        with self._errors():
-            self.client.finalize_logged_model(self.model_id, "READY")
+        with self.errors():
+            if not there:
+                self.client.finalize_logged_model(self.model_id, "READY")
         crash_point("train.model_finalised")
 
     def close(self, ref: ModelRef, manifest: dict[str, str]) -> None:
         """Put the model on record and end the run."""
         models.record(self.context, ref, manifest)
         crash_point("train.recorded")
-        with self._errors():
+        with self.errors():
             self.client.set_terminated(self.run_id, "FINISHED")
         crash_point("train.run_ended")
 
-    def _errors(self) -> Any:
+    def errors(self) -> Any:
+        """Turn MLflow's errors into ours."""
         return mlflow_errors(self.context.tracking_uri)
 
 
@@ -243,7 +291,8 @@ def draft_key(run_id: str) -> str:
     return f"training/{safe_name(run_id)}.json"
 
 
-def _ready(model: Any) -> bool:
+def ready(model: Any) -> bool:
+    """Return whether a logged model is complete."""
     return str(model.status).rpartition(".")[2].upper() == "READY"
 
 

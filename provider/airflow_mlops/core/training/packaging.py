@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import SpecError, UnsupportedError, did_you_mean
 from airflow_mlops.core.extras import require
-from airflow_mlops.core.models import quietly
-from airflow_mlops.core.training import provenance
+from airflow_mlops.core.models import quietly, skops_io
+from airflow_mlops.core.training import flavours, provenance
 from airflow_mlops.core.training.fitting import name_of
 
 if TYPE_CHECKING:
     import pandas
 
 #: Libraries whose types a model may always have.
-TRUSTED_LIBRARIES = ("sklearn", "numpy", "scipy", "pandas")
+TRUSTED_LIBRARIES = ("sklearn", "numpy", "scipy", "pandas", "xgboost", "lightgbm")
 #: Types of Python's own that run nothing but what they hold, which is checked as well.
 TRUSTED_TYPES = ("functools.partial", "collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 #: A value of a text column stands in the input example only if so many rows share it.
@@ -33,9 +33,11 @@ def assemble(features: Callable[..., Any] | None, fitted: Any) -> Any:
     """Return the estimator that is logged: the fitted one, with the features function before it.
 
     :raises SpecError: if the function cannot be imported by another process.
+    :raises UnsupportedError: if the model has not got scikit-learn's methods.
     """
     if features is None:
         return fitted
+    flavours.check_features(fitted)
     if not provenance.importable(features):
         raise SpecError(
             f"the features function {name_of(features)} is logged inside the model, so other processes must be able to "
@@ -53,15 +55,13 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
     :param trusted_types: further types or functions, as dotted names.
     :raises UnsupportedError: if the model cannot be written without pickle, or has types of other libraries.
     """
-    skops = require("skops.io", "logging a model")
+    skops = skops_io("logging a model")
     try:
         with quietly():
             untrusted = skops.get_untrusted_types(data=skops.dumps(model))
     except Exception as error:
         raise _not_storable(model, error) from error
-    allowed = {*TRUSTED_LIBRARIES, *own}
-    extra = {*TRUSTED_TYPES, *trusted_types}
-    refused = [t for t in untrusted if t.partition(".")[0] not in allowed and t not in extra]
+    refused = [t for t in untrusted if not allowed(t, own, trusted_types)]
     if refused:
         near = did_you_mean(refused[0], trusted_types)
         raise UnsupportedError(
@@ -80,10 +80,17 @@ def types_of(model: Any, own: Iterable[str], trusted_types: Iterable[str]) -> tu
     return list(untrusted), {home for home in homes.values() if home}
 
 
+def allowed(dotted: str, own: Iterable[str], trusted_types: Iterable[str]) -> bool:
+    """Return whether a model may have a type: of a known library, of the user's own packages, or named."""
+    top = dotted.partition(".")[0]
+    return top in TRUSTED_LIBRARIES or top in own or dotted in TRUSTED_TYPES or dotted in trusted_types
+
+
 def _not_storable(model: Any, error: BaseException) -> UnsupportedError:
     return UnsupportedError(
         f"the model ({_kind(model)}) cannot be stored without pickle: {type(error).__name__}: {str(error)[:300]}. Its "
-        "functions and classes must stand at the top level of a module"
+        "functions and classes must stand at the top level of a module; if it cannot be helped, trust='pickle' stores "
+        "it as a pickle, which runs whatever is in it when it is loaded"
     )
 
 
@@ -102,8 +109,11 @@ def _kind(model: Any) -> str:
     return _kind(steps[-1][1]) if steps else type(model).__name__
 
 
-def signature_of(raw: pandas.DataFrame, labels: Any, logger: Any) -> Any:
+def signature_of(raw: pandas.DataFrame, labels: Any, logger: Any, optional: Iterable[str] = ()) -> Any:
     """Return MLflow's signature of the raw feature columns; a column with nulls is optional.
+
+    A column of whole numbers is ``long``, as the trainer saw it, and MLflow then refuses rows that lack the value:
+    which of them may be missing is for the user to say (``nullable``).
 
     A column of a type that MLflow has no name for is listed as ``Any``, and the log says so.
     """
@@ -119,8 +129,9 @@ def signature_of(raw: pandas.DataFrame, labels: Any, logger: Any) -> Any:
     if unnamed:
         shown = ", ".join(f"{name} ({raw[name].dtype})" for name in unnamed[:10])
         logger.warning("MLflow's signature has no type for %s: not checked at prediction", shown)
-    optional = raw.isna().any()
-    inputs = [ColSpec(known.get(n, AnyType()), name=str(n), required=not bool(optional[n])) for n in raw.columns]
+    missing = raw.isna().any()
+    free = {n for n in raw.columns if bool(missing[n]) or n in set(optional)}
+    inputs = [ColSpec(known.get(n, AnyType()), name=str(n), required=n not in free) for n in raw.columns]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(_inferred(labels[:1000])))
 
 
@@ -213,16 +224,44 @@ def write_model(
     signature: Any,
     example: pandas.DataFrame | None,
     scratch: Path,
+    pickle: bool = False,
 ) -> list[str]:
-    """Write an estimator as an MLflow model folder and return its pinned requirements.
+    """Write a fitted model as an MLflow model folder and return its pinned requirements.
 
     :param own: the user's top packages, whose types are trusted.
     :param mlflow_model: MLflow's ``Model`` with the ids it is to carry.
     :param scratch: a folder for the copy of the code.
+    :param pickle: whether a model that cannot be written without pickle is written with it.
     """
-    import mlflow.sklearn
+    try:
+        return _write(model, folder, features, own, trusted_types, scratch, mlflow_model, signature, example)
+    except UnsupportedError:
+        if not pickle:
+            raise
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return _write(model, folder, features, own, None, scratch, mlflow_model, signature, example)
 
-    types, modules = types_of(model, own, trusted_types)
+
+def _write(
+    model: Any,
+    folder: Path,
+    features: Callable[..., Any] | None,
+    own: set[str],
+    trusted_types: list[str] | None,
+    scratch: Path,
+    mlflow_model: Any,
+    signature: Any,
+    example: Any,
+) -> list[str]:
+    """Write the folder; ``trusted_types`` None: as a pickle."""
+    from mlflow.exceptions import MlflowException
+
+    types: list[str] | None = None if trusted_types is None else []
+    modules = {type(model).__module__, *(own if trusted_types is None else ())}
+    if trusted_types is not None and flavours.needs_types(model):
+        types, homes = types_of(model, own, trusted_types)
+        modules |= homes
     if features is not None:
         modules.add(inspect.unwrap(features).__module__)
     sources = provenance.sources_of(modules)
@@ -230,18 +269,18 @@ def write_model(
     pinned = provenance.requirements(provenance.versions_of(libraries - set(sources.own)))
     try:
         with quietly():
-            mlflow.sklearn.save_model(
+            flavours.save(
                 model,
-                str(folder),
+                folder,
+                types=types,
+                scratch=scratch.with_name("python"),
                 mlflow_model=mlflow_model,
                 code_paths=copy_code(sources.own, scratch) or None,
                 signature=signature,
                 input_example=example,
                 pip_requirements=pinned,
-                serialization_format=mlflow.sklearn.SERIALIZATION_FORMAT_SKOPS,
-                skops_trusted_types=types,
             )
-    except mlflow.exceptions.MlflowException as error:
+    except MlflowException as error:
         # MLflow reads the model back as it writes it, and keeps what went wrong as the cause.
         raise _not_storable(model, error.__cause__ or error) from error
     for cache in list(folder.rglob("__pycache__")):

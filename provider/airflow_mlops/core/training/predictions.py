@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import MissingColumnError, UnsupportedError
+from airflow_mlops.core.training.flavours import is_booster
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ class Predictions:
 def predict(model: Any, frame: pandas.DataFrame) -> Predictions:
     """Predict rows once.
 
-    :param model: a fitted estimator with scikit-learn's methods, or an MLflow ``pyfunc`` model.
+    :param model: a fitted estimator with scikit-learn's methods, a booster, or an MLflow ``pyfunc`` model.
     :param frame: the columns that the model was trained on; of a ``pyfunc`` model with a signature only its columns
         are passed on, in its order.
     :raises MissingColumnError: if a column of the signature is not there.
@@ -65,7 +66,7 @@ def predict(model: Any, frame: pandas.DataFrame) -> Predictions:
         else:
             labels = _one_each(estimator.predict(frame), len(frame))
         return Predictions(labels, probabilities, classes)
-    labels = estimator.predict(frame)
+    labels = _called(estimator, frame)
     if getattr(labels, "ndim", 1) == 2 and labels.shape[1] > 1:
         return _from_matrix(np.asarray(labels), len(frame))
     labels = _one_each(labels, len(frame))
@@ -93,7 +94,26 @@ def _unwrapped(model: Any, frame: pandas.DataFrame) -> tuple[Any, pandas.DataFra
     except Exception:
         # Some flavours keep no native model; the pyfunc itself predicts.
         return model, frame
-    return (raw, frame) if hasattr(raw, "predict_proba") or hasattr(raw, "classes_") else (model, frame)
+    known = hasattr(raw, "predict_proba") or hasattr(raw, "classes_") or is_booster(raw)
+    return (raw, frame) if known else (model, widened(frame, schema))
+
+
+def widened(frame: pandas.DataFrame, schema: Any) -> pandas.DataFrame:
+    """Return whole numbers as floats where the signature has floats: MLflow refuses 64-bit ones there."""
+    if schema is None or not schema.has_input_names():
+        return frame
+    floats = {spec.name for spec in schema.inputs if getattr(spec.type, "name", "") in ("float", "double")}
+    whole = [name for name in frame.columns if name in floats and getattr(frame[name].dtype, "kind", "") in "iu"]
+    return frame.astype(dict.fromkeys(whole, "float64")) if whole else frame
+
+
+def _called(estimator: Any, frame: pandas.DataFrame) -> Any:
+    """Return what ``predict`` gives; XGBoost's native model takes its own matrix."""
+    if is_booster(estimator) and type(estimator).__module__.startswith("xgboost"):
+        import xgboost
+
+        return estimator.predict(xgboost.DMatrix(frame))
+    return estimator.predict(frame)
 
 
 def _argmax_is_predict(estimator: Any) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.imports import code_digest
+from airflow_mlops.core.imports import code_digest, source_of
 
 #: What every logged model needs, by import name.
 BASE = ("sklearn", "numpy", "pandas", "scipy", "skops", "mlflow")
@@ -70,7 +70,7 @@ def sources_of(modules: Iterable[str]) -> Sources:
         parts = name.split(".")
         waiting += [".".join(parts[:i]) for i in range(1, len(parts))]
         if file is not None:
-            waiting += _imports(file.read_text(encoding="utf-8"), name, package=file.name == "__init__.py")
+            waiting += imports_in(file.read_text(encoding="utf-8"), name, package=file.name == "__init__.py")
     return Sources(own, frozenset(libraries))
 
 
@@ -110,7 +110,7 @@ def _is_installed(file: Path | None) -> bool:
     return file is not None and any(part in _INSTALLED for part in file.parts)
 
 
-def _imports(source: str, module: str, *, package: bool) -> list[str]:
+def imports_in(source: str, module: str, *, package: bool) -> list[str]:
     """Return the dotted names that a module's source imports, wherever the import stands."""
     try:
         tree = ast.parse(textwrap.dedent(source))
@@ -156,7 +156,7 @@ def code_of(*functions: Callable[..., Any] | None) -> tuple[str, Sources]:
             parts.append(code_digest(function))
         else:
             loose = _loose_sources(own)
-            modules += [name for text in loose.values() for name in _imports(text, "", package=False)]
+            modules += [name for text in loose.values() for name in imports_in(text, "", package=False)]
             modules += _modules_used(own)
             bound = (
                 [function.args, sorted(function.keywords.items())] if isinstance(function, functools.partial) else []
@@ -187,7 +187,7 @@ def _loose_sources(function: Any, known: dict[str, str] | None = None) -> dict[s
     name = getattr(function, "__qualname__", type(function).__name__)
     code = getattr(function, "__code__", None)
     try:
-        found[name] = textwrap.dedent(inspect.getsource(function))
+        found[name] = _source(function)
     except (OSError, TypeError):
         found[name] = repr((code.co_code, code.co_consts)) if code else name
     names = _names(code) if code else []
@@ -199,6 +199,13 @@ def _loose_sources(function: Any, known: dict[str, str] | None = None) -> dict[s
         elif isinstance(value, (bool, int, float, str, bytes, tuple, list, dict)):
             found[f"={used}"] = repr(value)
     return found
+
+
+def _source(function: Any) -> str:
+    try:
+        return source_of(function)[0]
+    except TypeError:  # a class, or a lambda
+        return textwrap.dedent(inspect.getsource(function))
 
 
 def _names(code: Any) -> list[str]:

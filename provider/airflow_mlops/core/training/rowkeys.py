@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import IntegrityError, MissingColumnError, did_you_mean
 from airflow_mlops.core.extras import require
+from airflow_mlops.core.lifecycle import erasures, uses
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import role_columns
@@ -123,7 +124,7 @@ def save_row_keys(store: Store, keys: np.ndarray[Any, Any]) -> str:
     np.save(buffer, np.unique(keys).astype("<u8"), allow_pickle=False)
     data = buffer.getvalue()
     name = f"{FOLDER}/{digests.hex_of(digests.of_bytes(data))}.npy"
-    store.put_bytes(name, data, if_absent=True)
+    uses.put_shared(store, name, data)
     return store.uri_of(name)
 
 
@@ -138,6 +139,9 @@ def load_row_keys(store: Store, uri: str) -> np.ndarray[Any, Any]:
     key = store.key_of(uri)
     if key is None:
         raise IntegrityError(f"the row keys {uri} are not in the store at {store.uri}", uri=uri)
+    erased = erasures.successor(store, key.rpartition("/")[2].partition(".")[0])
+    if erased is not None:
+        key = f"{FOLDER}/{digests.hex_of(erased.new)}.npy"
     data = store.get_bytes(key)
     if digests.hex_of(digests.of_bytes(data)) not in key:
         raise IntegrityError(f"the row keys {uri} were altered after they were stored", uri=uri)

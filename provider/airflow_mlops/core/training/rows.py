@@ -72,13 +72,15 @@ def read(
     split: dict[str, Any],
     test_dataset: Any,
     log: logging.Logger,
+    nullable: Any = None,
 ) -> Rows:
     """Read a dataset, drop rows without a label, and split it.
 
     :param split: the resolved split, or what stands in its place where there is a test dataset.
     :param test_dataset: a dataset that tests instead of a part of this one, or None.
+    :param nullable: whole-number features that may be missing at prediction: a list of names, or ``"all"``.
     :raises EmptyDataError: if there are no rows, none with a label, or none on one side.
-    :raises MissingColumnError: if the target or the column of a role is not there.
+    :raises MissingColumnError: if the target, the column of a role or a nullable one is not there.
     :raises SpecError: if the target is constant or not finite, or a column name occurs twice.
     """
     table, frame = _load(store, ref, target)
@@ -97,9 +99,10 @@ def read(
         if held_out.empty:
             raise EmptyDataError(f"no row of the test dataset {other.name!r} has a label")
         log.info("All %s rows train; %s rows of %s test", f"{len(frame):,}", f"{len(held_out):,}", other.name)
-        train = _part(frame, ref, target)
+        train = _part(frame, ref, target, nullable=nullable)
         _check_target(train.y, ref.name)
-        return Rows(train, _part(held_out, ref, target, train.raw.columns), None, unlabelled, other)
+        test = _part(held_out, ref, target, train.raw.columns, nullable=nullable)
+        return Rows(train, test, None, unlabelled, other)
     found = split_rows(frame, split, ref.roles, ref.window)
     log.info(
         "Split %s: %s rows train, %s test, %s left out",
@@ -108,9 +111,9 @@ def read(
         f"{len(found.test):,}",
         f"{found.left_out:,}",
     )
-    train = _part(frame.iloc[found.train].reset_index(drop=True), ref, target)
+    train = _part(frame.iloc[found.train].reset_index(drop=True), ref, target, nullable=nullable)
     _check_target(train.y, ref.name)
-    test = _part(frame.iloc[found.test].reset_index(drop=True), ref, target)
+    test = _part(frame.iloc[found.test].reset_index(drop=True), ref, target, nullable=nullable)
     kept = _store_test_rows(store, ref, table, found)
     return Rows(train, test, found, unlabelled, kept)
 
@@ -145,7 +148,7 @@ def _mask(labelled: np.ndarray[Any, Any]) -> Any:
     return pa.array(labelled)
 
 
-def _part(frame: pandas.DataFrame, ref: DatasetRef, target: str, columns: Any = None) -> Part:
+def _part(frame: pandas.DataFrame, ref: DatasetRef, target: str, columns: Any = None, nullable: Any = None) -> Part:
     import numpy as np
 
     pandas = require("pandas", "train_model")
@@ -167,7 +170,24 @@ def _part(frame: pandas.DataFrame, ref: DatasetRef, target: str, columns: Any = 
                 if bad
                 else f"the weights in {column!r} sum to zero"
             )
-    return Part(frame[names], _target(frame[target], ref), weight, frame)
+    return Part(_nullable(frame[names], nullable, ref), _target(frame[target], ref), weight, frame)
+
+
+def _nullable(raw: pandas.DataFrame, nullable: Any, ref: DatasetRef) -> pandas.DataFrame:
+    """Return the features with the whole numbers as floats that may be missing at prediction."""
+    if nullable in (None, "", []):
+        return raw
+    whole = [name for name in raw.columns if getattr(raw[name].dtype, "kind", "") in "iu"]
+    if nullable == "all":
+        return raw.astype(dict.fromkeys(whole, "float64"))  # type: ignore[no-any-return]
+    if isinstance(nullable, str):
+        raise SpecError(f"nullable is a list of columns, or 'all', got {nullable!r}")
+    for name in nullable:
+        if name not in raw.columns:
+            near = did_you_mean(str(name), map(str, raw.columns))
+            raise MissingColumnError(f"nullable: {ref.name!r} has no feature column {name!r}{near}", column=str(name))
+    kept = [name for name in nullable if name in whole]
+    return raw.astype(dict.fromkeys(kept, "float64"))  # type: ignore[no-any-return]
 
 
 def _target(values: pandas.Series, ref: DatasetRef) -> pandas.Series:
