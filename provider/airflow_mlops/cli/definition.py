@@ -7,9 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow.cli.cli_config import CLICommand
+    from airflow.cli.cli_config import ActionCommand, Arg, CLICommand
 
 _COMMANDS = "airflow_mlops.cli.commands"
+_LIFECYCLE = "airflow_mlops.cli.lifecycle"
+_DOCTOR = "airflow_mlops.cli.doctor"
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -40,7 +42,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="mlops",
-            help="Registered models: what serves, how it came to, and promotion by hand",
+            help="Registered models and the store: what serves, promotion by hand, garbage, erasure, a check-up",
             subcommands=(
                 ActionCommand(
                     name="status",
@@ -60,6 +62,52 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(f"{_COMMANDS}.promote"),
                     args=(name, version, alias, reason, expected, by, waive, *common),
                 ),
+                *_lifecycle_commands(common),
             ),
         )
+    ]
+
+
+def _lifecycle_commands(common: tuple[Arg, ...]) -> list[ActionCommand]:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    delete = Arg(("--delete",), help="Do it; without this nothing changes", action="store_true")
+    by = Arg(("--by",), help="Who; kept in the record (default: your user name)")
+    grace = Arg(("--grace",), help="Touch nothing younger than this; longer than any run (default: 14d)", default="14d")
+    retention = Arg(
+        ("--retention",),
+        help="Keep reports, and the data of versions that were never promoted, for this long (default: 90d)",
+        default="90d",
+    )
+    keep_rollback = Arg(
+        ("--keep-rollback",),
+        help="Versions that each alias can be rolled back to (default: all that it ever had)",
+        type=int,
+        metavar="N",
+    )
+    listing = Arg(("--list",), help="Show each object, not only the kinds", action="store_true")
+    key = Arg(("--key",), help="The person's key; it stays in your shell's history", nargs="+", metavar="VALUE")
+    keys_file = Arg(("--keys-file",), help="File with one key on each line, or - for standard input")
+    column = Arg(("--column",), help="The column that holds it (default: the key role of each dataset)")
+    reason = Arg(("--reason",), help="Why; kept in the record")
+    as_json = Arg(("--json",), help="Short for --output json", action="store_true")
+    return [
+        ActionCommand(
+            name="gc",
+            help="Show or delete what nothing in the store needs",
+            func=lazy_load_command(f"{_LIFECYCLE}.gc"),
+            args=(delete, grace, retention, keep_rollback, listing, by, *common),
+        ),
+        ActionCommand(
+            name="erase",
+            help="Show or erase a person's rows in every stored dataset",
+            func=lazy_load_command(f"{_LIFECYCLE}.erase"),
+            args=(key, keys_file, column, reason, by, delete, *common),
+        ),
+        ActionCommand(
+            name="doctor",
+            help="Check versions, configuration and back ends, and say how to mend what is wrong",
+            func=lazy_load_command(f"{_DOCTOR}.doctor"),
+            args=(as_json, *common),
+        ),
     ]
