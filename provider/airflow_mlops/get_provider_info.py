@@ -116,8 +116,13 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "sensors": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.sensors.data"]}],
+        "triggers": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.triggers.data"]}],
         "hooks": [
-            {"integration-name": "MLOps", "python-modules": ["airflow_mlops.hooks.store"]},
+            {
+                "integration-name": "MLOps",
+                "python-modules": ["airflow_mlops.hooks.s3", "airflow_mlops.hooks.sql", "airflow_mlops.hooks.store"],
+            },
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
             {"integration-name": "Great Expectations", "python-modules": ["airflow_mlops.hooks.great_expectations"]},
         ],

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, conf
 
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.xcom import fit_xcom
 from airflow_mlops.exceptions import MlopsGateFailed, translate
 from airflow_mlops.links.model import ReportLink, urls_of
-from airflow_mlops.operators.paths import resolve_path
+from airflow_mlops.operators.paths import resolve_path, roots
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_mlops.backend import Tracking
+    from airflow_mlops.runtimes.base import Job, Runtime
 
 log = logging.getLogger("airflow_mlops.task")
 
 #: Arguments that every operator takes beside its own.
-BACKEND_FIELDS = ("mlflow_conn_id", "store_conn_id")
+BACKEND_FIELDS = ("mlflow_conn_id", "store_conn_id", "aws_conn_id")
+#: Those that every operator takes whose step may run long.
+LONG_FIELDS = (*BACKEND_FIELDS, "runtime")
 
 
 class MlopsOperator(BaseOperator):
@@ -33,6 +36,8 @@ class MlopsOperator(BaseOperator):
 
     :param mlflow_conn_id: connection of type ``mlflow``; None: the configuration's back end. (templated)
     :param store_conn_id: connection of the store; None: the configuration's back end. (templated)
+    :param aws_conn_id: connection of type ``aws`` for ``s3://`` data outside the store; None: what boto3 finds on the
+        worker. (templated)
     """
 
     step: ClassVar[str]
@@ -44,60 +49,145 @@ class MlopsOperator(BaseOperator):
 
     template_fields: Sequence[str] = BACKEND_FIELDS
 
-    def __init__(self, *, mlflow_conn_id: str | None = None, store_conn_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        mlflow_conn_id: str | None = None,
+        store_conn_id: str | None = None,
+        aws_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_id = mlflow_conn_id
         self.store_conn_id = store_conn_id
+        self.aws_conn_id = aws_conn_id
         self.link_urls: dict[str, str] = {}
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments, resolved. A subclass adds what only the context knows."""
         return {name: getattr(self, name) for name in self.step_arguments}
 
+    def variables(self, context: Context) -> dict[str, str]:
+        """Return environment variables with credentials that the step needs beside the back end's."""
+        return {}
+
     def execute(self, context: Context) -> Any:
         """Run the step and return its result as one JSON dict of at most 16 KB."""
+        return self.concluded(context, lambda job: self.runs_in().run(job, log))
+
+    def runs_in(self) -> Runtime:
+        """Return where the step runs: here."""
+        from airflow_mlops.runtimes.in_process import InProcessRuntime
+
+        return InProcessRuntime()
+
+    def concluded(self, context: Context, run: Callable[[Job], dict[str, Any]]) -> Any:
+        """Make the job, have it run, leave the links and return what :meth:`conclude` makes of the result."""
         try:
-            result = self.run_step(context)
-            return self.conclude(context, result)
+            job, links = self.prepare(context)
+            result = run(job)
+            self.link_urls = urls_of(result, **links)
+            return self.conclude(context, fit_xcom(result))
         except MlopsError as error:
             raise translate(error) from error
 
-    def run_step(self, context: Context) -> dict[str, Any]:
-        """Build the spec, run it, and leave the links."""
+    def prepare(self, context: Context) -> tuple[Job, dict[str, Any]]:
+        """Return the job, and what the links need to know beside its result."""
         from airflow_mlops.hooks.mlflow import MLflowHook
+        from airflow_mlops.hooks.s3 import S3AccessHook
         from airflow_mlops.hooks.store import StoreHook
-        from airflow_mlops.runtimes import in_process
+        from airflow_mlops.runtimes.base import Job
 
-        store_uri = StoreHook(self.store_conn_id).uri
+        store = StoreHook(self.store_conn_id)
         tracking: Tracking | None = MLflowHook(self.mlflow_conn_id).tracking if self.needs_mlflow else None
-        log.info("%s: store %s%s", self.step, store_uri, f", MLflow {tracking.source}" if tracking else "")
+        log.info("%s: store %s%s", self.step, store.uri, f", MLflow {tracking.source}" if tracking else "")
         args = self.arguments(context)
         args.update({name: resolve_path(context, args[name]) for name in self.path_arguments if name in args})
+        run = run_of(context)
         spec: dict[str, Any] = {
             "step": self.step,
             "args": args,
-            "store": store_uri,
+            "store": store.uri,
             "tracking_uri": tracking.tracking_uri if tracking else None,
             "registry_uri": tracking.registry_uri if tracking else None,
             "key": task_key(context),
-            "run": run_of(context),
+            "run": run,
         }
-        result = in_process.run(spec, tracking.environment if tracking else {}, log)
-        self.link_urls = urls_of(
-            result,
-            store_uri=store_uri,
-            tracking=tracking,
-            dag_id=str(spec["run"]["dag_id"]),
-            store_conn_id=self.store_conn_id,
-        )
-        return fit_xcom(result)
+        variables = {
+            **store.environment,
+            **(tracking.environment if tracking else {}),
+            **(S3AccessHook(self.aws_conn_id).environment if self.aws_conn_id else {}),
+            **self.variables(context),
+        }
+        links = {
+            "store_uri": store.uri,
+            "tracking": tracking,
+            "dag_id": str(run["dag_id"]),
+            "store_conn_id": self.store_conn_id,
+        }
+        decorated = getattr(self, "python_callable", None)
+        return Job(spec, variables, tuple(roots(context)), (decorated,) if decorated else ()), links
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return what goes to XCom; a gate decides here."""
         return result
 
 
-class GateOperator(MlopsOperator):
+class LongOperator(MlopsOperator):
+    """An operator whose step may run long, or need other libraries than the worker has.
+
+    :param runtime: where the step runs. None: in the task's own process. ``{"python": "/path/to/python"}``: in another
+        interpreter on the worker, which needs the step's libraries and no Airflow; see
+        :class:`~airflow_mlops.runtimes.python_settings.PythonSettings`. ``{"image": "name:tag", ...}``: in a container
+        of a Docker Engine; see :class:`~airflow_mlops.runtimes.docker_settings.ContainerSettings`. (templated)
+    :param deferrable: whether the wait for a container is handed to the triggerer, so that it takes no worker slot;
+        None: as ``[operators] default_deferrable`` says, where the runtime can.
+    :raises ValueError: in the constructor, for a runtime that cannot be, or one that cannot be deferred.
+    """
+
+    template_fields: Sequence[str] = LONG_FIELDS
+
+    def __init__(self, *, runtime: dict[str, Any] | None = None, deferrable: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_runtime(runtime, deferrable)
+        self.runtime = runtime
+        self.deferrable = deferrable
+        self._running: Runtime | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Run the step, or start it and wait in the triggerer."""
+        return self.concluded(context, self._run)
+
+    def _run(self, job: Job) -> dict[str, Any]:  # noqa: RET503
+        runtime = self.runs_in()
+        wanted = self.deferrable
+        if wanted is None:
+            wanted = runtime.can_defer and conf.getboolean("operators", "default_deferrable", fallback=False)
+        if not wanted:
+            return runtime.run(job, log)
+        if not runtime.can_defer:
+            raise SpecError("deferrable=True needs runtime={'image': ...}: a step on the worker takes its slot")
+        # Raises Airflow's signal that the task waits.
+        self.defer(trigger=runtime.begin(job, log), method_name="execute_complete")
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on after the wait, with what the trigger saw."""
+        return self.concluded(context, lambda job: self.runs_in().complete(job, event, log))
+
+    def runs_in(self) -> Runtime:
+        """Return the runtime, which :meth:`on_kill` cancels."""
+        from airflow_mlops.runtimes.select import runtime_of
+
+        self._running = runtime_of(self.runtime)
+        return self._running
+
+    def on_kill(self) -> None:
+        """Stop the step with all that it started."""
+        if self._running is not None:
+            self._running.cancel()
+
+
+class GateOperator(LongOperator):
     """An operator whose step yields a report: push it, then decide.
 
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
@@ -147,3 +237,22 @@ def run_of(context: Context) -> dict[str, Any]:
         "bundle_version": getattr(ti, "bundle_version", None) or getattr(dag_run, "bundle_version", None),
         "provider_version": __version__,
     }
+
+
+def _check_runtime(runtime: Any, deferrable: Any) -> None:
+    """Refuse what no run could use.
+
+    :raises ValueError: naming what is wrong.
+    """
+    from airflow_mlops.runtimes.select import check_keys, kind_of
+
+    if isinstance(runtime, str) or not isinstance(runtime, (dict, type(None))):
+        return  # a template, or an upstream output
+    try:
+        kind = kind_of(runtime)
+        if runtime and kind is not None:
+            check_keys(runtime, kind)
+    except SpecError as error:
+        raise ValueError(error.message) from None
+    if deferrable and kind != "image":
+        raise ValueError("deferrable=True needs runtime={'image': ...}: a step on the worker takes its slot")

@@ -7,33 +7,49 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.links.model import MLflowRunLink, ModelVersionLink
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
+from airflow_mlops.operators.models import resolve_model
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
 class RegisterModelOperator(MlopsOperator):
-    """Make a model a version of a registered model in MLflow.
+    """Make a model a version of a registered model in MLflow; adopt one that was trained elsewhere.
 
-    Returns the model's ref with ``name``, ``version`` and ``uri`` (``models:/name/version``). The files stay where
-    they are; that they are those that were logged is verified first. The task's retry, and the task cleared with the
-    same model, get the same version back.
+    Returns the model's ref with ``name``, ``version`` and ``uri`` (``models:/name/version``). What MLflow has stays
+    where it is; that the files are those that were logged is verified first. The task's retry, and the task cleared
+    with the same model, get the same version back.
 
-    :param model: a model ref, such as ``train.output``, or any MLflow URI (``models:/name/3``, ``runs:/<run>/model``),
-        also of a model trained elsewhere. (templated)
+    Of a model from elsewhere the ref has the digest of its files and the metrics of its run; what nobody knows is null.
+
+    :param model: a model ref, such as ``train.output``; any MLflow URI (``models:/name/3``, ``runs:/<run>/model``); or
+        the path or ``s3://`` URI of a model's file or MLflow folder, which is logged to MLflow once. A relative path
+        is looked up in the DAG bundle, then beside the DAG's file. (templated)
     :param model_name: name in the registry; made if it is missing. (templated)
     :param tags: tags of the version, beside the provider's own that begin with ``mlops.``. (templated)
     :param description: of the version. (templated)
     :param evidence: reports of gates, such as ``[test.output]``, kept with the version whatever they say. A promotion
         of the version, also from the command line, rests on them. (templated)
+    :param trust: of a model that nothing is on record of. ``"recorded"``: it becomes a version, and each gate still
+        asks for trust. ``"unverified"``: it is put on record as it is now, and every gate takes it. ``"pickle"``: the
+        same, and a ``.joblib`` or ``.pkl`` may be loaded, which runs whatever is in it. The ref's ``code``, the
+        version's tags and the reports of gates say so. (templated)
+    :param flavor: what a file is, where its content does not tell: ``mlflow``, ``skops``, ``xgboost``, ``lightgbm`` or
+        ``pickle``. (templated)
+    :param trusted_types: types that a file may contain beside those of scikit-learn, NumPy, SciPy, pandas, XGBoost and
+        LightGBM. (templated)
+    :raises ValueError: in the constructor, for a ``trust`` that cannot be.
     """
 
     step = "register_model"
-    step_arguments = ("model", "model_name", "tags", "description", "evidence")
+    step_arguments = (
+        *("model", "model_name", "tags", "description", "evidence"),
+        *("trust", "flavor", "trusted_types"),
+    )
     needs_mlflow = True
     operator_extra_links = (ModelVersionLink(), MLflowRunLink())
 
-    template_fields: Sequence[str] = ("model", "model_name", "tags", "description", "evidence", *BACKEND_FIELDS)
+    template_fields: Sequence[str] = (*step_arguments, *BACKEND_FIELDS)
     template_fields_renderers = {"model": "json", "tags": "json", "evidence": "json"}  # noqa: RUF012
 
     def __init__(
@@ -44,14 +60,26 @@ class RegisterModelOperator(MlopsOperator):
         tags: dict[str, Any] | None = None,
         description: str | None = None,
         evidence: Any = None,
+        trust: str = "recorded",
+        flavor: str | None = None,
+        trusted_types: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if trust not in ("recorded", "unverified", "pickle") and "{" not in str(trust):
+            raise ValueError(f"trust must be 'recorded', 'unverified' or 'pickle', got {trust!r}")
         self.model = model
         self.model_name = model_name
         self.tags = tags
         self.description = description
         self.evidence = evidence
+        self.trust = trust
+        self.flavor = flavor
+        self.trusted_types = trusted_types
+
+    def arguments(self, context: Context) -> dict[str, Any]:
+        """Return the step's arguments, with the path of a file resolved."""
+        return {**super().arguments(context), "model": resolve_model(context, self.model)}
 
 
 class PromoteModelOperator(MlopsOperator):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from airflow_mlops.backend import environment
 from airflow_mlops.core.steps import run_step
+from airflow_mlops.core.training import process
+from airflow_mlops.runtimes.base import Job, Runtime
 
 
-def run(spec: dict[str, Any], variables: Mapping[str, str], logger: logging.Logger) -> dict[str, Any]:
-    """Run a step here.
+class InProcessRuntime(Runtime):
+    """Run a step here, with the job's variables in the environment while it runs."""
 
-    :param spec: see :func:`airflow_mlops.core.steps.run_step`; callables may be objects.
-    :param variables: environment variables with credentials, set while the step runs.
-    """
-    with environment(variables):
-        return run_step(spec, logger)
+    def run(self, job: Job, log: logging.Logger) -> dict[str, Any]:
+        """Run the step; callables in the spec may be objects."""
+        with environment(job.variables):
+            return run_step(job.spec, log)
+
+    def cancel(self) -> None:
+        """Stop the processes that the step has started; the signal that ends the task's process ends the rest."""
+        process.stop_all()

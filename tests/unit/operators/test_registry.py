@@ -154,3 +154,22 @@ def test_secrets_are_in_no_error_and_no_log(context, refusing_server, monkeypatc
         assert f"127.0.0.1:{refusing_server.server_address[1]}" in str(raised.value)
         for form in (secret, "pa%2Fss", "w%C3%B6rd-7"):
             assert form not in shown
+
+
+def test_a_models_file_beside_the_dag_is_adopted(context, tmp_path):
+    import skops.io
+    from sklearn.dummy import DummyClassifier
+
+    (tmp_path / "models").mkdir()
+    skops.io.dump(DummyClassifier().fit([[0], [1]], [0, 1]), tmp_path / "models" / "churn.skops")
+    given = {**task(), "dag": SimpleNamespace(fileloc=str(tmp_path / "dag.py"))}
+
+    register = RegisterModelOperator(task_id="t", model="models/churn.skops", model_name="churn", trust="unverified")
+    ref = register.execute(given)
+
+    assert (ref["version"], ref["code"]["trust"]) == (1, "unverified")
+    assert ref["code"]["adopted_from"] == str(tmp_path / "models" / "churn.skops")
+    named = RegisterModelOperator(task_id="t", model="churn/1", model_name="other")
+    assert named.arguments(given)["model"] == "churn/1"
+    with pytest.raises(ValueError, match="trust must be 'recorded', 'unverified' or 'pickle'"):
+        RegisterModelOperator(task_id="t", model="churn/1", model_name="other", trust="yes")

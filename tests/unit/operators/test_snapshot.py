@@ -179,3 +179,45 @@ def test_a_run_without_a_data_interval_says_so(tmp_path: Path) -> None:
     for run in ({}, {"data_interval_start": at, "data_interval_end": at}):
         with pytest.raises(SpecError, match="no data interval of any length"):
             window_of(context_of(tmp_path, **run), "data_interval")
+
+
+# Databases
+
+
+def test_a_query_reads_by_its_connection(
+    tmp_path: Path, operator_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        connection.execute("create table orders as select 1 as id, 's3cr' as note union select 2, 'x'")
+    connection.close()
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", f'{{"conn_type": "sqlite", "host": "{tmp_path}/shop.db"}}')
+    operator = SnapshotDataOperator(
+        task_id="t",
+        sql="select * from orders where note <> :not",
+        parameters={"not": "y"},
+        conn_id="shop",
+        order_by="id",
+    )
+    ref = operator.execute(context_of(tmp_path))
+    assert (ref["name"], ref["rows"]) == ("orders", 2)
+    assert "MLOPS_SQL_URL" not in os.environ, "only while the step runs"
+    monkeypatch.delenv("AIRFLOW_CONN_SHOP")
+    with pytest.raises(MlopsUnavailable, match="'shop' cannot be had"):
+        operator.execute(context_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "either source .* or sql"),
+        ({"source": "x", "sql": "select 1", "conn_id": "c", "order_by": "id"}, "either source .* or sql"),
+        ({"sql": "select 1", "order_by": "id"}, "sql needs conn_id"),
+        ({"sql": "select 1", "conn_id": "c"}, "order_by: the same rows"),
+    ],
+)
+def test_arguments_that_do_not_go_together(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SnapshotDataOperator(task_id="t", **arguments)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 
 from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.decorators.training import TrainModelDecoratedOperator, train_model_task
-from airflow_mlops.exceptions import MlopsFailed
+from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable
 from airflow_mlops.operators.training import TrainModelOperator
 
 
@@ -157,3 +159,72 @@ class TestDecorator:
 
     def test_it_is_found_under_task(self) -> None:
         assert callable(task.train_model)
+
+
+class TestCommand:
+    @pytest.fixture
+    def script(self, folder: Path) -> Path:
+        (folder / "jobs").mkdir()
+        (folder / "jobs" / "train.py").write_text(
+            "import sys, pandas as pd, skops.io\n"
+            "from sklearn.linear_model import LogisticRegression as L\n"
+            "d = pd.read_parquet(sys.argv[1]); skops.io.dump(L().fit(d[['a', 'b']], d['y']), sys.argv[2])\n"
+        )
+        return folder
+
+    def test_a_relative_script_is_found_beside_the_dag(self, context: Any, script: Path) -> None:
+        command = ["python", "jobs/train.py", "{dataset}", "{model_out}"]
+        made = operator(trainer=None, command=command)
+        assert made.arguments(context)["cwd"] == str(script)
+        found = made.execute(context)
+        assert found["metrics"]["roc_auc"] > 0.9
+        assert found["code"]["trainer"] == " ".join(command)
+
+    def test_the_bundle_comes_first(self, context: Any, script: Path, tmp_path: Path) -> None:
+        bundle = tmp_path / "bundle"
+        (bundle / "jobs").mkdir(parents=True)
+        (bundle / "jobs" / "train.py").write_text("")
+        context["ti"].bundle_instance = SimpleNamespace(path=bundle)
+        for command in (["python", "jobs/train.py", "{dataset}"], ["python", "-m", "jobs.train", "{dataset}"]):
+            assert operator(trainer=None, command=command).arguments(context)["cwd"] == str(bundle)
+        command = ["python", "jobs/train.py", "{dataset}"]
+        assert operator(trainer=None, command=command, cwd="jobs").arguments(context)["cwd"] == str(bundle / "jobs")
+
+    def test_words_are_templated(self, context: Any) -> None:
+        made = operator(trainer=None, command=["python", "{{ ds }}.py", "{dataset}", "{model_out}"])
+        made.render_template_fields({"ds": "2026-01-01", **context}, made.get_template_env())
+        assert made.command == ["python", "2026-01-01.py", "{dataset}", "{model_out}"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"command": "python train.py {dataset}"}, r'write command=\["python", "train.py", "{dataset}"\]'),
+            ({"command": ["python", "train.py"]}, "does not take {dataset}"),
+            ({"command": ["x", "{dataset}"], "notebook": "a.ipynb"}, "one of trainer, command and notebook"),
+            ({}, "one of trainer, command and notebook"),
+            ({"notebook": "a.ipynb", "trust": "all"}, "trust must be 'pickle'"),
+        ],
+    )
+    def test_static_mistakes(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            operator(trainer=None, **arguments)
+
+    def test_on_kill_stops_it_and_the_task_may_be_tried_again(self, context: Any, script: Path) -> None:
+        (script / "jobs" / "train.py").write_text(
+            "import os, time\nopen('pid.tmp', 'w').write(str(os.getpid()))\n"
+            "os.rename('pid.tmp', 'pid')\ntime.sleep(300)\n"
+        )
+        made = operator(trainer=None, command=["python", "jobs/train.py", "{dataset}"])
+
+        def kill() -> None:
+            while not (script / "pid").exists():
+                time.sleep(0.02)
+            made.on_kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(MlopsUnavailable, match="StoppedError: the command python was stopped"):
+            made.execute(context)
+        killer.join()
+        pid = int((script / "pid").read_text())
+        assert not Path(f"/proc/{pid}").exists()

@@ -144,3 +144,18 @@ def test_the_hook_judges_a_frame() -> None:
     assert (found["passed"], found["severity"], found["metrics"]["value_skew"]) == (False, "error", 1)
     assert found["summary"].startswith("people: value skew in 1 of 1")
     assert found["expectations"][0]["unexpected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "one of dataset, table and sql"),
+        ({"dataset": "x", "table": "t", "conn_id": "c"}, "one of dataset, table and sql"),
+        ({"table": "t"}, "need conn_id"),
+        ({"table": "t", "conn_id": "c", "quarantine": True}, "take a snapshot"),
+        ({"table": "t", "conn_id": "c", "window": "yesterday"}, "'data_interval'"),
+    ],
+)
+def test_arguments_that_do_not_go_together(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ValidateDataOperator(task_id="t", expectations=[{"type": "x"}], **arguments)
