@@ -28,7 +28,7 @@ def ours(landing: str, home: Path) -> None:
     from airflow_mlops.core.steps import run_step
     from airflow_mlops.core.tracking import sqlite_uri
 
-    def step(name: str, **args: Any) -> dict[str, Any]:
+    def step(name: str, /, **args: Any) -> dict[str, Any]:
         return run_step(
             {
                 "step": name,

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("imports", "parse", "logging_cost", "level1_overhead", "snapshot")
+BENCHMARKS = (
+    *("imports", "parse", "logging_cost", "level1_overhead"),
+    *("snapshot", "snapshot_postgres", "snapshot_s3", "validate_postgres"),
+)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,22 @@ _HOME = Path(os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airf
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "False")
 
+# The servers that tests start live beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
 from airflow_mlops.core.steps import StepContext  # noqa: E402
 from airflow_mlops.core.store import LocalStore  # noqa: E402
 from airflow_mlops.core.tracking import sqlite_uri  # noqa: E402
+from servers.docker import base_image as base_image  # noqa: E402
+from servers.docker import docker_engine as docker_engine  # noqa: E402
+from servers.docker import ml_image as ml_image  # noqa: E402
+from servers.interpreters import bare_python as bare_python  # noqa: E402
+from servers.interpreters import other_python as other_python  # noqa: E402
+from servers.interpreters import plain_python as plain_python  # noqa: E402
+from servers.postgres import postgres as postgres  # noqa: E402
+from servers.s3 import s3_proxy as s3_proxy  # noqa: E402
+from servers.s3 import s3_server as s3_server  # noqa: E402
+from servers.s3 import s3_store as s3_store  # noqa: E402
 
 
 @pytest.fixture

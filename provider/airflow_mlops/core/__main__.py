@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from airflow_mlops.core.callables import revive
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.steps import run_step
@@ -35,9 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     if not report.parent.is_dir():
         parser.error(f"--report {report}: the folder {report.parent} does not exist")
     report.unlink(missing_ok=True)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    _log_to_standard_error()
     try:
-        _write(report, run_step(_read(options.spec)))
+        spec = _read(options.spec)
+        _write(report, run_step({**spec, "args": revive(spec.get("args"))}))
     except MlopsError as error:
         _write(report, {"error": error.to_dict()})
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -48,6 +50,20 @@ def main(argv: list[str] | None = None) -> int:
         _write(report, {"error": {"type": type(error).__name__, "message": text, "retryable": False, "fields": {}}})
         return CRASH
     return 0
+
+
+def _log_to_standard_error() -> None:
+    """Write each record as ``DATE TIME LEVEL text``, each line of its text so: a runtime reads the level from it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_EachLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.captureWarnings(True)
+
+
+class _EachLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"{self.formatTime(record)} {logging.getLevelName(10 * max(1, min(5, record.levelno // 10)))}"
+        return "\n".join(f"{head} {line}" for line in super().format(record).splitlines() or [""])
 
 
 def _read(path: str) -> dict[str, Any]:

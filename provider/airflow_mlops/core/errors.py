@@ -8,13 +8,14 @@ retried, which are not) is in :mod:`airflow_mlops.exceptions`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 __all__ = [
     "CannotReachError",
     "ConflictError",
     "CorruptDataError",
+    "CrashedError",
     "CredentialsError",
     "EmptyDataError",
     "GateFailedError",
@@ -27,9 +28,11 @@ __all__ = [
     "NotFoundError",
     "SourceChangedError",
     "SpecError",
+    "StoppedError",
     "SupersededError",
     "UnsupportedError",
     "did_you_mean",
+    "from_dict",
 ]
 
 
@@ -129,8 +132,36 @@ class CannotReachError(MlopsError):
     retryable = True
 
 
+class StoppedError(MlopsError):
+    """A process of the step was ended from outside before it was done."""
+
+    retryable = True
+
+
+class CrashedError(MlopsError):
+    """A process of the step ended as no step should: by an error of an unknown kind, or without a word."""
+
+    retryable = True
+
+
 class CredentialsError(MlopsError):
     """A server refuses the credentials."""
+
+
+def from_dict(error: Mapping[str, Any]) -> MlopsError:
+    """Return the error that another process wrote by :meth:`MlopsError.to_dict`.
+
+    One of a class that this process does not know, such as a crash in a library, is a :class:`CrashedError`.
+    """
+    name, message = str(error.get("type") or ""), str(error.get("message") or "")
+    fields = {str(key): value for key, value in (error.get("fields") or {}).items() if key != "message"}
+    waiting: list[type[MlopsError]] = [MlopsError]
+    while waiting:
+        known = waiting.pop()
+        if known.__name__ == name:
+            return known(message, **fields)
+        waiting += known.__subclasses__()
+    return CrashedError(message or f"the step failed with {name or 'an error that it did not name'}", **fields)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ EXTRA_OF = {
     "evidently": "evidently",
     "docker": "docker",
     "boto3": "amazon",
+    "sqlalchemy": "sql",
 }
 
 

@@ -22,7 +22,13 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "snapshot.recorded",
         "snapshot.referenced",
     ),
-    "validate_data": ("validate.measured", "report.details_written", "report.page_written"),
+    "validate_data": (
+        "validate.quarantined",
+        "validate.cleaned",
+        "validate.measured",
+        "report.details_written",
+        "report.page_written",
+    ),
     "train_model": (
         "train.run_created",
         "train.fitted",
@@ -39,12 +45,17 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "register.version_created",
         "register.recorded",
     ),
+    "adopt_model": ("adopt.created", "adopt.uploaded", "adopt.finalised"),
     "promote_model": (
         "promote.intent_written",
         "promote.move_claimed",
         "promote.alias_moved",
         "promote.outcome_written",
     ),
+    "write_to_s3": ("s3.part_sent", "s3.uploaded", "s3.published"),
+    "docker_runtime": ("docker.created", "docker.started", "docker.ended", "docker.removed"),
+    "collect_garbage": ("gc.planned", "gc.copied", "gc.deleted", "gc.rechecked", "gc.purged"),
+    "erase_rows": ("erase.published", "erase.keys_rewritten", "erase.recorded", "erase.deleted"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -10,6 +11,7 @@ import json
 import re
 import sys
 import sysconfig
+import textwrap
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +38,8 @@ def load(path: str | Callable[..., Any], what: str) -> Callable[..., Any]:
         missing = error.name or module_name
         raise SpecError(
             f"{what} {path!r}: there is no module {missing!r} on the path of the process that runs the step; "
-            "put its package beside the DAG or install it"
+            "put its package beside the DAG or install it",
+            module=missing,
         ) from error
     except Exception as error:
         raise SpecError(
@@ -67,6 +70,25 @@ def source_root(function: Callable[..., Any]) -> Path | None:
         return None
     depth = (module.__name__.count(".") if module else 0) + (1 if file.name == "__init__.py" else 0)
     return file.resolve().parents[depth - 1] if depth else file.resolve()
+
+
+def source_of(function: Callable[..., Any]) -> tuple[str, int]:
+    """Return the source of a function without its decorators, not indented, and its first line's number in its file.
+
+    What a decorator is given says how a task runs, not what the function does.
+
+    :raises OSError: if there is no source.
+    :raises TypeError: if it is no function with a ``def`` of its own.
+    """
+    lines, first = inspect.getsourcelines(function)
+    source = textwrap.dedent("".join(lines))
+    try:
+        node = ast.parse(source).body[0]
+    except SyntaxError as error:
+        raise TypeError("it is part of another expression") from error
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        raise TypeError("it has no def")
+    return "".join(source.splitlines(keepends=True)[node.lineno - 1 :]), first + node.lineno - 1
 
 
 def code_digest(*functions: Callable[..., Any] | None) -> str:
