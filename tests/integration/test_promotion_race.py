@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def context(key):
 def meet(place):
     (meeting / f"{place}-{me}").touch()
     while not (meeting / f"{place}-{1 - me}").exists():
+        if (meeting / "over").exists():
+            sys.exit(f"at {place} the other racer had died")
         time.sleep(0.001)
 
 def promotion(number):
@@ -97,13 +100,19 @@ def race(context: StepContext, folder: Path, rounds: int, act: str, what: str, *
         )
         for me in (0, 1)
     ]
-    try:
-        ended = [racer.communicate(timeout=300) for racer in racers]
-    finally:
-        for racer in racers:
+
+    def end(racer: subprocess.Popen[str]) -> tuple[str, str]:
+        try:
+            return racer.communicate(timeout=300)
+        finally:
             racer.kill()
-    for racer, (_, errors) in zip(racers, ended, strict=True):
-        assert racer.returncode == 0, errors
+            if racer.returncode:
+                (meeting / "over").touch()  # The other one would wait for it.
+
+    with ThreadPoolExecutor() as pool:
+        ended = list(pool.map(end, racers))
+    failed = [errors for racer, (_, errors) in zip(racers, ended, strict=True) if racer.returncode]
+    assert not failed, "\n".join(failed)
     both = [json.loads(out.strip().splitlines()[-1]) for out, _ in ended]
     return [list(pair) for pair in zip(*both, strict=True)]
 

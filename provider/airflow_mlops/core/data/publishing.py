@@ -153,11 +153,13 @@ def publish(store: Store, staged: Staged) -> str:
     record = staged.bytes_record()
     crash_point("snapshot.staged")
     if not store.put_file(data_key(digest), staged.path, if_absent=True):
-        known, there = stored_record(store, digest), uses.keep(store, data_key(digest))
-        if there and known is not None and _bytes_of(store, digest) == (known["sha256"], known["size"]):
+        known = stored_record(store, digest)
+        # None where there is none, or where a collection takes it away at this moment.
+        found = _bytes_of(store, digest) if uses.keep(store, data_key(digest)) else None
+        if found and known is not None and found == (known["sha256"], known["size"]):
             return digest
-        if there and known is None and _content_of(store, digest) == digest:
-            record = dict(zip(("sha256", "size"), _bytes_of(store, digest), strict=True)) | {"rows": staged.rows}
+        if found and known is None and _content_of(store, digest) == digest:
+            record = dict(zip(("sha256", "size"), found, strict=True)) | {"rows": staged.rows}
         else:
             store.put_file(data_key(digest), staged.path)
     crash_point("snapshot.published")
@@ -175,9 +177,13 @@ def stored_record(store: Store, digest: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and {"sha256", "size"} <= record.keys() else None
 
 
-def _bytes_of(store: Store, digest: str) -> tuple[str, int]:
-    with store.open_input(data_key(digest)) as file:
-        return hash_stream(file)
+def _bytes_of(store: Store, digest: str) -> tuple[str, int] | None:
+    """Return the SHA-256 and size of a stored file, or None if it is gone."""
+    try:
+        with store.open_input(data_key(digest)) as file:
+            return hash_stream(file)
+    except NotFoundError:
+        return None
 
 
 def hash_stream(file: IO[bytes]) -> tuple[str, int]:
@@ -197,7 +203,7 @@ def _content_of(store: Store, digest: str) -> str | None:
     try:
         with store.open_input(data_key(digest)) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             return digest_of(parquet.iter_batches(), parquet.schema_arrow)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, NotFoundError):
         return None
 
 
@@ -255,7 +261,10 @@ def refer(
     meaning = digests.hex_of(digests.of_json([name, roles, window, source]))[:16]
     key = f"datasets/{safe_name(name)}/{digests.hex_of(digest)}-{meaning}.json"
     if not store.put_json(key, ref.to_dict(), if_absent=True):
-        ref = DatasetRef.from_dict(store.get_json(key))
+        try:
+            ref = DatasetRef.from_dict(store.get_json(key))
+        except NotFoundError:  # A collection has just taken it.
+            store.put_json(key, ref.to_dict())
     crash_point("snapshot.referenced")
     return ref
 

@@ -222,8 +222,10 @@ class Ledger:
             fresh = {"id": uuid.uuid4().hex, "model": self.model, "registry": where, "at": utc_now()}
             self.store.put_json(f"{self.folder}/binding.json", fresh, if_absent=True)
             ours = self.binding()
-        if ours is not None and theirs is None and not self._in_use():
-            registered.tag(BINDING_TAG, ours["id"])
+        if ours is not None and theirs is None:
+            if not self._in_use():
+                registered.tag(BINDING_TAG, ours["id"])
+            # In use by now: whoever began it meanwhile has set the tag before anything else.
             theirs = registered.tags().get(BINDING_TAG)
         if ours is not None and theirs == ours["id"]:
             return

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import os
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +73,35 @@ def test_equal_content_is_stored_once_and_a_repeated_ref_is_the_first_one(store:
     assert len([k for k in store.keys("data") if k.endswith(".parquet")]) == 1
     assert len(list(store.keys("datasets"))) == 2
     assert write_table(store, TABLE.slice(1), name="a").digest != first.digest
+
+
+class Collected(LocalStore):
+    """A store of which an object goes, as a collection's deletion does it, just before it is read."""
+
+    gone: str | None = None
+
+    def open_input(self, key: str) -> IO[bytes]:
+        if self.gone and self.gone in key:
+            self.gone = None
+            self.delete(key)
+        return super().open_input(key)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("gone", [".parquet", "datasets/"])
+def test_content_that_a_collection_takes_while_it_is_written_again(tmp_path: Path, gone: str, recorded: bool) -> None:
+    store = Collected(tmp_path / "store")
+    first = write_table(store, TABLE, name="t")
+    if not recorded:
+        data_path(store, first).with_suffix(".json").unlink()
+    store.gone = gone
+
+    again = write_table(store, TABLE, name="t")
+
+    assert store.gone is None, "nothing was taken away"
+    assert again.digest == first.digest
+    assert read_table(store, again).num_rows == 3
+    assert len(list(store.keys("datasets"))) == 1
 
 
 def test_an_empty_table_is_not_stored(store: LocalStore) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.registry.versions import RegisteredModel, version_record
 from airflow_mlops.core.store import LocalStore
@@ -201,3 +202,18 @@ def test_a_store_of_another_registry_is_refused(as_task, log_model, mlflow_conte
 
     with pytest.raises(ConflictError, match="has its ledger in another store"):
         register_model(elsewhere, model=log_model("2", record=False)["uri"], model_name="churn")
+
+
+def test_a_model_that_another_task_begins_and_registers_between_two_looks(as_task, log_model, monkeypatch):
+    model, binding, others = log_model("1"), Ledger.binding, []
+
+    def begun_by_another(self):
+        if not others:
+            others.append(None)
+            others.append(register_model(as_task("run/1"), model=model, model_name="churn"))
+        return binding(self)
+
+    monkeypatch.setattr(Ledger, "binding", begun_by_another)
+    ref = register_model(as_task("run/2"), model=model, model_name="churn")
+
+    assert (others[1]["version"], ref["version"]) == (1, 2)
