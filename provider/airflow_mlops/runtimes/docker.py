@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_mlops.core.errors import (
@@ -202,7 +203,7 @@ class DockerRuntime(Runtime):
                 relay.line(line)
             if not state.alive:
                 crash_point("docker.ended")
-                return self._patiently(lambda state=state: container.outcome(state), container, relay.log)
+                return self._patiently(partial(container.outcome, state), container, relay.log)
             time.sleep(pause)
             pause = min(pause * 1.3, LAST_LOOK)
 
