@@ -94,6 +94,9 @@ def translated(error: Any, uri: str | None) -> MlopsError:
         return NotFoundError(f"MLflow at {server}: {text[:500]}", uri=server)
     if code in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"):
         return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)
+    if re.search(r"IntegrityError|UniqueViolation|Duplicate entry", text):
+        # MLflow looks whether a row is there and then inserts it; another process came between.
+        return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)
     if code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "FEATURE_DISABLED"):
         return SpecError(f"MLflow at {server}: {text[:500]}", uri=server)
     for pattern, why in (

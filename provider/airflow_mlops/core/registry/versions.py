@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_mlops.core import models
-from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError, SpecError
 from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.tracking import client, mlflow_errors
@@ -73,7 +73,13 @@ class RegisteredModel:
         return dict(self._read().tags)
 
     def tag(self, key: str, value: str) -> None:
-        """Set a tag of the registered model."""
+        """Set a tag of the registered model; of two who set it at once the last one wins."""
+        try:
+            self._tag(key, value)
+        except ConflictError:  # To MLflow the tag was new to both; now it is there, and can be changed.
+            self._tag(key, value)
+
+    def _tag(self, key: str, value: str) -> None:
         with mlflow_errors(self.uri):
             self.client.set_registered_model_tag(self.name, key, value)
 

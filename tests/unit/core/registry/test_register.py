@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.registry.versions import RegisteredModel, version_record
 from airflow_mlops.core.store import LocalStore
-from airflow_mlops.core.tracking import client
+from airflow_mlops.core.tracking import client, sqlite_file
 
 
 def numbers(registered: RegisteredModel) -> list[int]:
@@ -217,3 +218,25 @@ def test_a_model_that_another_task_begins_and_registers_between_two_looks(as_tas
     ref = register_model(as_task("run/2"), model=model, model_name="churn")
 
     assert (others[1]["version"], ref["version"]) == (1, 2)
+
+
+def test_two_that_tag_a_model_at_once(mlflow_context):
+    from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelTag
+    from sqlalchemy import event
+
+    registered = RegisteredModel(mlflow_context, "churn")
+    registered.create()
+    file, others = sqlite_file(mlflow_context.tracking_uri), []
+
+    def another_comes_first(mapper, connection, row):
+        others.append((row.workspace, row.name, row.key, "theirs"))
+        with sqlite3.connect(file) as other:
+            other.execute(
+                "INSERT INTO registered_model_tags (workspace, name, key, value) VALUES (?, ?, ?, ?)", others[0]
+            )
+
+    event.listen(SqlRegisteredModelTag, "before_insert", another_comes_first, once=True)
+    registered.tag("mlops.ledger", "ours")
+
+    assert len(others) == 1
+    assert registered.tags()["mlops.ledger"] == "ours"
