@@ -244,14 +244,12 @@ def _check_runtime(runtime: Any, deferrable: Any) -> None:
 
     :raises ValueError: naming what is wrong.
     """
-    from airflow_mlops.runtimes.select import check_keys, kind_of
+    from airflow_mlops.runtimes.select import check_runtime
 
     if isinstance(runtime, str) or not isinstance(runtime, (dict, type(None))):
         return  # a template, or an upstream output
     try:
-        kind = kind_of(runtime)
-        if runtime and kind is not None:
-            check_keys(runtime, kind)
+        kind = check_runtime(runtime)
     except SpecError as error:
         raise ValueError(error.message) from None
     if deferrable and kind != "image":

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.runtimes.settings import check_keys, read_folders, read_variables
 
 PULL = ("missing", "always", "never")
 AUTO_REMOVE = ("force", "success", "never")
@@ -80,9 +81,7 @@ def settings_of(runtime: Mapping[str, Any]) -> ContainerSettings:
 
     :raises SpecError: for an unknown key or a value that no container could have.
     """
-    for key in runtime:
-        if key not in KEYS:
-            raise SpecError(f"runtime has no key {key!r}{did_you_mean(key, KEYS) or '.'} Keys: {', '.join(KEYS)}")
+    check_keys(runtime, KEYS)
     given = {key: value for key, value in runtime.items() if value is not None and value != ""}
     image = given.get("image")
     if not isinstance(image, str) or not image.strip() or re.search(r"\s", image.strip()):
@@ -139,15 +138,6 @@ def _gpus(value: Any, key: str) -> str | int | tuple[str, ...]:
     raise SpecError(f"runtime[{key!r}] must be 'all', a number of GPUs or a list of their ids, got {value!r}")
 
 
-def _variables(value: Any, key: str) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise SpecError(f"runtime[{key!r}] must be an object of variables by name, got a {type(value).__name__}")
-    for name, one in value.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)) or isinstance(one, (dict, list)):
-            raise SpecError(f"runtime[{key!r}]: {name!r} cannot be the name of a variable with a text value")
-    return {str(name): str(one) for name, one in value.items() if one is not None}
-
-
 def _mounts(value: Any, key: str) -> tuple[Mount, ...]:
     if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
         raise SpecError(f"runtime[{key!r}] must be a list such as ['/data:/data:ro'], got {value!r}")
@@ -171,12 +161,6 @@ def _mount(value: Any, key: str) -> Mount:
     return found
 
 
-def _code(value: Any, key: str) -> tuple[str, ...]:
-    if isinstance(value, (str, Mapping)) or not all(isinstance(one, str) for one in value):
-        raise SpecError(f"runtime[{key!r}] must be a list of folders, got {value!r}")
-    return tuple(value)
-
-
 def _user(value: Any, key: str) -> str:
     return str(value)
 
@@ -187,9 +171,9 @@ _READERS: dict[str, Any] = {
     "timeout": _seconds,
     "cpus": _cpus,
     "gpus": _gpus,
-    "environment": _variables,
-    "private_environment": _variables,
+    "environment": read_variables,
+    "private_environment": read_variables,
     "mounts": _mounts,
-    "code": _code,
+    "code": read_folders,
     "user": _user,
 }

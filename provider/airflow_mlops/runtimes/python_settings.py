@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.core.errors import SpecError, did_you_mean
-from airflow_mlops.runtimes.docker_settings import _code, _variables
+from airflow_mlops.core.errors import SpecError
+from airflow_mlops.runtimes.settings import check_keys, read_folders, read_variables
 
 #: Of the worker's environment, what the step gets in any case: who and where it is.
 PLAIN = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
@@ -92,17 +92,17 @@ def settings_of(runtime: Mapping[str, Any]) -> PythonSettings:
 
     :raises SpecError: for an unknown key or a value that cannot be.
     """
-    for key in runtime:
-        if key not in KEYS:
-            raise SpecError(f"runtime has no key {key!r}{did_you_mean(key, KEYS) or '.'} Keys: {', '.join(KEYS)}")
+    check_keys(runtime, KEYS)
     given = {key: value for key, value in runtime.items() if value is not None and value != ""}
     python = given.get("python")
     if not isinstance(python, (str, os.PathLike)) or not str(python).strip():
         raise SpecError(f"runtime['python'] must be the path of an interpreter, got {python!r}")
     found: dict[str, Any] = {**given, "python": os.fspath(python).strip()}
-    for key, read in (("environment", _variables), ("private_environment", _variables), ("code", _code)):
+    for key in ("environment", "private_environment"):
         if key in found:
-            found[key] = read(found[key], key)
+            found[key] = read_variables(found[key], key)
+    if "code" in found:
+        found["code"] = read_folders(found["code"], "code")
     if "inherit_environment" in found:
         text = str(found["inherit_environment"]).strip().lower()
         if text not in ("true", "false"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
 from airflow_mlops.runtimes.base import Runtime
+from airflow_mlops.runtimes.settings import check_keys
 
 #: The key that says where a step runs, and the module and class that run it there.
 KINDS = {
@@ -42,15 +43,16 @@ def kind_of(runtime: Any) -> str | None:
     )
 
 
-def check_keys(runtime: Mapping[str, Any], kind: str) -> None:
-    """Refuse a key that a kind of runtime does not have; the values may still be templates.
+def check_runtime(runtime: Any) -> str | None:
+    """Refuse a description that names no runtime, or keys that its runtime does not have; values may be templates.
 
+    :return: as :func:`kind_of`.
     :raises SpecError: naming the nearest key.
     """
-    known = import_module(SETTINGS[kind]).KEYS
-    for key in runtime:
-        if key not in known:
-            raise SpecError(f"runtime has no key {key!r}{did_you_mean(key, known) or '.'} Keys: {', '.join(known)}")
+    kind = kind_of(runtime)
+    if kind is not None:
+        check_keys(runtime, import_module(SETTINGS[kind]).KEYS)
+    return kind
 
 
 def runtime_of(runtime: Any) -> Runtime:
