@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from airflow_mlops.core.errors import (
     CannotReachError,
+    CrashedError,
     CredentialsError,
     MissingExtraError,
     MlopsError,
@@ -24,7 +26,7 @@ from airflow_mlops.core.errors import (
 )
 from airflow_mlops.runtimes.base import Job
 from airflow_mlops.runtimes.docker import DockerRuntime
-from airflow_mlops.runtimes.docker_engine import ContainerError, ContainerLostError
+from airflow_mlops.runtimes.docker_engine import ContainerLostError, OutOfMemoryError
 from servers.docker import Engine
 from servers.registry import Registry
 from servers.registry import registry as registry
@@ -263,22 +265,35 @@ class TestFaults:
         assert ours() == []
 
     def test_out_of_memory(self, job: Any, ml_image: str, ours: Any) -> None:
-        with pytest.raises(ContainerError, match=r"more memory than runtime\['memory'\] allows \(64 MB\)") as caught:
+        with pytest.raises(OutOfMemoryError, match=r"more memory than runtime\['memory'\] allows \(64 MB\)") as caught:
             DockerRuntime({"image": ml_image, "memory": "64m"}).run(job("x = bytearray(200 << 20)"), log)
         assert not caught.value.retryable
         assert ours() == []
 
-    def test_too_long(self, job: Any, ml_image: str, ours: Any) -> None:
-        with pytest.raises(StoppedError, match=r"longer than runtime\['timeout'\] \(1 s\)"):
-            DockerRuntime({"image": ml_image, "timeout": 1}).run(job("time.sleep(60)"), log)
+    def test_a_process_of_the_step_that_is_out_of_memory(self, job: Any, ml_image: str, ours: Any) -> None:
+        # As a pool's worker: the step itself lives on, and fails because of it.
+        starts = f"subprocess.run([sys.executable, '-Sc', {'x = bytearray(300 << 20)'!r}], check=True)"
+        first = f"import subprocess, airflow_mlops.core.steps as steps; steps.run_step = lambda spec: {starts}"
+        with pytest.raises(OutOfMemoryError, match=r"\(150 MB\)"):
+            DockerRuntime({"image": ml_image, "memory": "150m"}).run(job(first), log)
+        assert ours() == []
+
+    @pytest.mark.parametrize("limits", [{"timeout": 1}, {"timeout": "1h", "limit": 1.0}, {"limit": 1.0}])
+    def test_too_long(self, job: Any, ml_image: str, ours: Any, limits: dict[str, Any]) -> None:
+        limit = limits.pop("limit", None)
+        late = dataclasses.replace(job("time.sleep(60)"), limit=limit)
+        with pytest.raises(
+            StoppedError, match=r"longer than 1 s, .* raise runtime\['timeout'\] or the task's execution"
+        ):
+            DockerRuntime({"image": ml_image, **limits}).run(late, log)
         assert ours() == []
 
     def test_a_step_that_crashes_its_interpreter(self, job: Any, ml_image: str) -> None:
-        with pytest.raises(ContainerError, match="killed by SIGSEGV in a container of the image"):
+        with pytest.raises(CrashedError, match="killed by SIGSEGV in a container of the image"):
             DockerRuntime({"image": ml_image}).run(job("import ctypes; ctypes.string_at(0)"), log)
 
     def test_a_step_that_leaves_no_report(self, job: Any, ml_image: str) -> None:
-        with pytest.raises(ContainerError, match=r"left no report .* exit code 3; it last said: bye"):
+        with pytest.raises(CrashedError, match=r"left no report .* exit code 3; it last said: bye"):
             DockerRuntime({"image": ml_image}).run(job("print('bye', flush=True); os._exit(3)"), log)
 
     def test_a_container_that_somebody_removes(self, job: Any, ml_image: str, docker_engine: Engine, ours: Any) -> None:

@@ -126,7 +126,8 @@ class MlopsOperator(BaseOperator):
             "store_conn_id": self.store_conn_id,
         }
         decorated = getattr(self, "python_callable", None)
-        return Job(spec, variables, tuple(roots(context)), (decorated,) if decorated else ()), links
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
+        return Job(spec, variables, tuple(roots(context)), (decorated,) if decorated else (), limit), links
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return what goes to XCom; a gate decides here."""
@@ -153,6 +154,16 @@ class LongOperator(MlopsOperator):
         self.runtime = runtime
         self.deferrable = deferrable
         self._running: Runtime | None = None
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """Render, then have Airflow mask the runtime's secrets, before it keeps what was rendered for its pages."""
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self and isinstance(self.runtime, dict):
+            from airflow_mlops.hooks.mlflow import mask
+            from airflow_mlops.runtimes.settings import secret_variables
+
+            for value in secret_variables(self.runtime).values():
+                mask(value)
 
     def execute(self, context: Context) -> Any:
         """Run the step, or start it and wait in the triggerer."""

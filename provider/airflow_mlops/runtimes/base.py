@@ -22,12 +22,15 @@ class Job:
     :param code: folders that the step's own code is imported from: the DAG bundle's, then the DAG file's.
     :param ship: functions of the spec that need not be importable, because their source goes along: those under a
         decorator.
+    :param limit: seconds after which nobody waits for the step any more: the task's ``execution_timeout``. A runtime
+        whose steps outlive the worker, or are waited for elsewhere, ends the step then.
     """
 
     spec: dict[str, Any]
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: tuple[str, ...] = ()
     ship: tuple[Callable[..., Any], ...] = ()
+    limit: float | None = None
 
 
 class Runtime(ABC):

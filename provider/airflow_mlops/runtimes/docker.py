@@ -16,15 +16,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_mlops.core.errors import (
-    CannotReachError,
-    ConflictError,
-    MlopsError,
-    StoppedError,
-    from_dict,
-)
+from airflow_mlops.core.errors import CannotReachError, ConflictError, MlopsError, StoppedError, from_dict
 from airflow_mlops.core.faults import crash_point
-from airflow_mlops.core.training.process import _SECRET_NAME
 from airflow_mlops.runtimes import docker_archive, docker_container, docker_folders
 from airflow_mlops.runtimes.base import Job, Runtime
 from airflow_mlops.runtimes.bundle import core_bundle
@@ -34,6 +27,7 @@ from airflow_mlops.runtimes.docker_engine import ContainerLostError, engine_of
 from airflow_mlops.runtimes.docker_image import image_id
 from airflow_mlops.runtimes.docker_outcome import result_of
 from airflow_mlops.runtimes.docker_settings import ContainerSettings, settings_of
+from airflow_mlops.runtimes.settings import secret_variables
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
@@ -160,7 +154,8 @@ class DockerRuntime(Runtime):
                     continue
             crash_point("docker.created")
             private = [*settings.private_environment]
-            container.start({"variables": variables, "private": private, "timeout": settings.timeout})
+            limits = [limit for limit in (settings.timeout, job.limit) if limit is not None]
+            container.start({"variables": variables, "private": private, "timeout": min(limits, default=None)})
             crash_point("docker.started")
             log.info("Container %s of the image %s runs on %s", container.name, settings.image, engine.name)
             return container
@@ -260,11 +255,7 @@ class DockerRuntime(Runtime):
 
 def _parted(job: Job, settings: ContainerSettings) -> tuple[dict[str, str], dict[str, str]]:
     """Return the variables that no configuration may show, and the others."""
-    from airflow_mlops.hooks.mlflow import mask
-
-    secret = {name: value for name, value in settings.environment.items() if _SECRET_NAME.search(name)}
-    secret.update(settings.private_environment)
-    for value in secret.values():
-        mask(value)
+    given = {"environment": settings.environment, "private_environment": settings.private_environment}
+    secret = secret_variables(given)
     visible = {name: value for name, value in settings.environment.items() if name not in secret}
     return {**secret, **job.variables}, visible

@@ -36,8 +36,8 @@ EXTRA = ("email", "reauth", "docker_url", "tls_ca_cert", "tls_client_cert", "tls
 CALL_TIMEOUT = 60
 
 
-class ContainerError(MlopsError):
-    """The container of a step did not end as a step does."""
+class OutOfMemoryError(MlopsError):
+    """A step needs more memory than its container may have."""
 
 
 class ContainerLostError(CannotReachError):

@@ -43,7 +43,7 @@ def main(folder: str) -> int:
         return UNFED
     given = json.loads(line.decode("utf-8"))
     started = time.time()
-    ended = {"timed_out": False, "stopped": False}
+    ended = {"timed_out": False, "stopped": False, "timeout": given["timeout"]}
     kills = _oom_kills()
     child = subprocess.Popen(
         [sys.executable, "-m", "airflow_mlops.core", *_paths(folder, out)],

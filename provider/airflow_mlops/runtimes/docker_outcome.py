@@ -6,10 +6,10 @@ import contextlib
 import signal
 from typing import Any
 
-from airflow_mlops.core.errors import MissingExtraError, MlopsError, StoppedError
+from airflow_mlops.core.errors import CrashedError, MissingExtraError, MlopsError, StoppedError
 from airflow_mlops.runtimes import child
 from airflow_mlops.runtimes.docker_container import Container, Outcome
-from airflow_mlops.runtimes.docker_engine import ContainerError, ContainerLostError, Engine
+from airflow_mlops.runtimes.docker_engine import ContainerLostError, Engine, OutOfMemoryError
 from airflow_mlops.runtimes.docker_settings import ContainerSettings
 
 
@@ -21,7 +21,8 @@ def result_of(
     :param relay: what its lines went through: errors repeat the last of them, without secrets.
     :raises MlopsError: the step's own error.
     :raises StoppedError: if it took too long.
-    :raises ContainerError: if its memory was too small, or its interpreter ended as none should.
+    :raises OutOfMemoryError: if its memory was too small.
+    :raises CrashedError: if its interpreter ended as none should.
     :raises ContainerLostError: if it was ended from outside.
     """
     state, ended, image = outcome.state, outcome.ended, settings.image
@@ -30,9 +31,9 @@ def result_of(
         return outcome.report
     if ended.get("timed_out"):
         raise StoppedError(
-            f"the step took longer than runtime['timeout'] ({settings.timeout or 0:g} s), and its container was ended; "
-            "raise it, or make the step quicker",
-            timeout=settings.timeout,
+            f"the step took longer than {ended['timeout']:g} s, and its container was ended; raise runtime['timeout'] "
+            "or the task's execution_timeout, whichever is less, or make the step quicker",
+            timeout=ended["timeout"],
         )
     if outcome.report is not None:
         try:
@@ -49,6 +50,10 @@ def result_of(
                 "In the image's Dockerfile that is a line 'RUN pip install ...'",
                 **{**error.fields, "image": image},
             ) from None
+        except CrashedError:
+            # A library may have raised because the kernel had killed a process that it started.
+            if not ended.get("oom_kills"):
+                raise
     if state.oom or ended.get("oom_kills"):
         raise _out_of_memory(settings, container.engine)
     code = ended.get("returncode", state.code)
@@ -62,12 +67,12 @@ def result_of(
         name = str(-code)
         with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-        raise ContainerError(
+        raise CrashedError(
             f"the step was killed by {name} in a container of the image {image!r}; a library in it may be broken "
             f"or built for another processor{said}",
             signal=name,
         )
-    raise ContainerError(
+    raise CrashedError(
         f"the step left no report in a container of the image {image!r} and ended with exit code {code}"
         f"{f' ({state.error})' if state.error else ''}{said}",
         exit_code=code,
@@ -80,7 +85,7 @@ def _out_of_memory(settings: ContainerSettings, engine: Engine) -> MlopsError:
             f"the machine of {engine.name} ran out of memory, and the kernel killed the step; let fewer steps run "
             "there at once, or give it more memory, and give each a runtime['memory']"
         )
-    return ContainerError(
+    return OutOfMemoryError(
         f"the step needed more memory than runtime['memory'] allows ({settings.memory / (1 << 20):.0f} MB), and the "
         "kernel killed it; raise it, or give the step less data at once",
         memory=settings.memory,

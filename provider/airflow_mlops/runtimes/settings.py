@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.training.process import _SECRET_NAME
 
 
 def check_keys(runtime: Mapping[str, Any], known: Collection[str]) -> None:
@@ -32,6 +33,17 @@ def read_variables(value: Any, key: str) -> dict[str, str]:
         if "\0" in str(one):
             raise SpecError(f"runtime[{key!r}]: the value of {name!r} has a zero byte, which no variable can hold")
     return {str(name): str(one) for name, one in value.items() if one is not None}
+
+
+def secret_variables(runtime: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a runtime that must not show: the private ones, and those with names of secrets."""
+    found: dict[str, str] = {}
+    for key, private in (("environment", False), ("private_environment", True)):
+        given = runtime.get(key)
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            if value is not None and (private or _SECRET_NAME.search(str(name))):
+                found[str(name)] = str(value)
+    return found
 
 
 def read_folders(value: Any, key: str) -> tuple[str, ...]:
