@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine; fixtures that a function shares are meant.
+settings.register_profile("machine", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("machine")
 
 # Before anything imports Airflow: a home of its own, so that no test reads or writes the user's.
 _HOME = Path(os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-mlops-tests-")))

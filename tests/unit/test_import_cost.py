@@ -29,8 +29,6 @@ def test_no_heavy_library_comes_with_any_public_module(benchmark: Any) -> None:
     found = benchmark.sample(benchmark.public_modules(), dict(os.environ))
     assert found["heavy"] == []
     assert found["megabytes"] < benchmark.MEGABYTES
-    # Three times the promise: that one is measured on an idle machine, by `make bench`.
-    assert found["seconds"] < 3 * benchmark.SECONDS
 
 
 def test_a_heavy_library_would_be_noticed(benchmark: Any, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import textwrap
-import time
 from typing import Any
 
 import pytest
@@ -130,7 +129,7 @@ def test_a_constructor_calls_nothing_that_its_user_gave_it(operator: type[MlopsO
 
 
 @pytest.mark.parametrize("operator", PLAIN, ids=lambda one: one.__name__)
-def test_a_constructor_is_quick_and_opens_nothing(operator: type[MlopsOperator], monkeypatch: Any) -> None:
+def test_a_constructor_opens_nothing(operator: type[MlopsOperator], monkeypatch: Any) -> None:
     make(operator)
 
     def refuse(*arguments: Any, **_: Any) -> None:
@@ -140,10 +139,7 @@ def test_a_constructor_is_quick_and_opens_nothing(operator: type[MlopsOperator],
         patch.setattr("builtins.open", refuse)
         patch.setattr("sqlite3.connect", refuse)
         patch.setattr("socket.socket.connect", refuse)
-        begun = time.perf_counter()
-        for _ in range(20):
-            make(operator)
-    assert (time.perf_counter() - begun) / 20 < 0.01
+        make(operator)
 
 
 @pytest.mark.parametrize("operator", PLAIN, ids=lambda one: one.__name__)

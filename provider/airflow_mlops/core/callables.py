@@ -136,8 +136,17 @@ def _made(value: Mapping[str, Any]) -> Callable[..., Any]:
     )
     namespace: dict[str, Any] = {"__name__": module, "__file__": file}
     exec(code, namespace)  # noqa: S102 (the user's own function, as the user's own module would be)
-    lines = ["\n"] * (line - 1) + source.splitlines(keepends=True)
-    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+    _show_source(file, line, source.splitlines(keepends=True))
     function: Callable[..., Any] = namespace[qualname.rpartition(".")[2]]
     function.__qualname__ = qualname
     return function
+
+
+def _show_source(file: str, line: int, source: list[str]) -> None:
+    """Let tracebacks and ``inspect`` find these lines, unless the file itself is here and has them."""
+    lines, start, end = linecache.getlines(file), line - 1, line - 1 + len(source)
+    if [one.strip() for one in lines[start:end]] == [one.strip() for one in source]:
+        return
+    lines = [*lines, *["\n"] * (end - len(lines))]
+    lines[start:end] = source
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import linecache
 from typing import Any
 
 import pytest
@@ -82,6 +83,19 @@ def test_a_decorated_function_arrives_by_its_source_with_its_name_and_lines() ->
     assert found.__code__.co_filename == __file__
     line = found.__code__.co_firstlineno
     assert inspect.getsourcelines(inner)[0][line - inner.__code__.co_firstlineno].startswith("def alone(")
+
+
+def test_the_sources_of_two_functions_whose_file_is_not_here() -> None:
+    parts = [portable(one, [one]) | {"file": "/not/here.py"} for one in (alone, calls_itself)]
+    for part, made in [(part, revive(part)) for part in parts]:
+        assert made.__code__.co_filename == "/not/here.py"
+        assert inspect.getsource(made) == part["source"]
+
+
+def test_a_function_that_arrives_leaves_the_lines_of_a_file_that_is_here() -> None:
+    before = linecache.getlines(__file__)
+    sent([alone, calls_itself], alone, calls_itself)
+    assert linecache.getlines(__file__) == before
 
 
 def test_a_bound_decorated_function_keeps_its_name() -> None:

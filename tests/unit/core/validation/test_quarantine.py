@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_mlops.core.data.dataset import read_frame, read_table
@@ -296,7 +296,7 @@ RULES: list[tuple[str, dict[str, Any]]] = [
 
 
 @given(ROWS, st.lists(st.sampled_from(range(len(RULES))), min_size=1, max_size=4, unique=True))
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 def test_clean_and_quarantined_are_all_and_clean_holds(rows: list[Any], chosen: list[int]) -> None:
     table = pa.table(
         {
