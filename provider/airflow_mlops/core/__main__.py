@@ -8,6 +8,8 @@ for a known reason. 2: the command line is wrong, nothing was run. 70: it crashe
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import json
 import logging
 import os
@@ -82,5 +84,20 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def _end_at_once(code: int) -> None:
+    """End the process when all else that runs at its exit has run.
+
+    Python would take the libraries' modules apart first, which lasts up to a second.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    ended: list[int] = []
+    # What is registered first runs last.
+    atexit.register(lambda: _end_at_once(ended[0]) if ended else None)
+    ended.append(main())
+    sys.exit(ended[0])

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from airflow_mlops.core.errors import (
     MlopsError,
     NotFoundError,
     SpecError,
+    UnsupportedError,
 )
 from airflow_mlops.core.extras import require
 
@@ -94,6 +96,15 @@ def translated(error: Any, uri: str | None) -> MlopsError:
         return NotFoundError(f"MLflow at {server}: {text[:500]}", uri=server)
     if code in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_CONFLICT"):
         return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)
+    if re.search(r"out-of-date database schema|Can't locate revision", text):
+        from mlflow import __version__
+
+        return UnsupportedError(
+            f"the MLflow database {server} is of another version of MLflow than the {__version__} of {sys.executable}; "
+            "install that version there, or use an MLflow server, which clients of many versions can talk to",
+            uri=server,
+            mlflow=__version__,
+        )
     if re.search(r"IntegrityError|UniqueViolation|Duplicate entry", text):
         # MLflow looks whether a row is there and then inserts it; another process came between.
         return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)

@@ -17,22 +17,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from airflow_mlops.core.errors import MissingExtraError, MlopsError, SpecError, StoppedError
+from airflow_mlops.core.errors import MissingExtraError, SpecError
 from airflow_mlops.core.extras import DISTRIBUTION
 from airflow_mlops.core.training.process import Guarded
 from airflow_mlops.runtimes.base import Job, Runtime
 from airflow_mlops.runtimes.bundle import OLDEST_PYTHON, core_bundle
-from airflow_mlops.runtimes.child import Relay, hidden, portable_spec, result_of, secrets_of
+from airflow_mlops.runtimes.child import Relay, portable_spec, result_of, secrets_of
 from airflow_mlops.runtimes.python_settings import PythonSettings, settings_of
 
-#: Exit code of an interpreter that is too old.
-TOO_OLD = 78
-#: What the interpreter runs. Any Python can read it, so that one which is too old can say so.
+#: What the interpreter runs. Any Python can read it, so that one which is too old can say so: its version is written
+#: beside the report.
 START = """
 import sys
+with open(sys.argv[-1] + ".python", "w") as file:
+    file.write("%d.%d.%d" % tuple(sys.version_info[:3]))
 if sys.version_info < {oldest}:
-    sys.stdout.write("Python %d.%d.%d" % tuple(sys.version_info[:3]))
-    sys.exit({too_old})
+    sys.exit(1)
 sys.path[:] = [folder for folder in sys.path if folder]
 import runpy
 runpy.run_module("airflow_mlops.core", run_name="__main__", alter_sys=True)
@@ -60,51 +60,37 @@ class PythonRuntime(Runtime):
         :raises StoppedError: if the process was ended by a signal.
         :raises CrashedError: if it ended without a report.
         """
-        settings = self.settings
-        interpreter = settings.interpreter(job.code)
+        interpreter = self.settings.interpreter(job.code)
         spec = portable_spec(job.spec, job.ship)
-        variables = settings.variables(job.variables, interpreter)
-        for value in settings.private_environment.values():
+        variables = self.settings.variables(job.variables, interpreter)
+        for value in self.settings.private_environment.values():
             _mask(value)
-        secrets = secrets_of(variables, settings.private_environment)
+        secrets = secrets_of(variables, self.settings.private_environment)
         relay = Relay(log, secrets)
         scratch = Path(tempfile.mkdtemp(prefix="mlops-step-"))
         try:
             command = _prepare(scratch, spec, interpreter)
-            folders = list(job.code if settings.code is None else map(os.path.expanduser, settings.code))
-            variables["PYTHONPATH"] = os.pathsep.join(
-                [str(scratch / "core.zip"), *folders, *filter(None, [variables.get("PYTHONPATH")])]
-            )
-            if "TMPDIR" not in settings.environment:
+            folders = job.code if self.settings.code is None else map(os.path.expanduser, self.settings.code)
+            path = [str(scratch / "core.zip"), *folders, variables.get("PYTHONPATH", "")]
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+            if "TMPDIR" not in self.settings.environment:
                 variables["TMPDIR"] = str(scratch / "tmp")
             log.info("The step runs in %s", interpreter)
-            code = self._wait(command, variables, scratch, relay)
-            if code == TOO_OLD and relay.tail[-1:] and relay.tail[-1].startswith("Python "):
-                raise _too_old(interpreter, relay.tail[-1])
+            self._child = Guarded(
+                command, cwd=Path.cwd(), environment=variables, subject=f"the step in {interpreter}", scratch=scratch
+            )
+            if self._cancelled:  # between this method's first line and here
+                self._child.stop()
+            code = self._child.follow(relay.line)
+            _check_start(scratch, interpreter, code, relay.tail)
             report = _read(scratch / "report.json")
-            return result_of(report, code, relay.tail, subject=f"the step in {interpreter}", secrets=secrets)
+            return result_of(report, code, relay.tail, subject=self._child.subject, secrets=secrets)
         except MissingExtraError as error:
             raise _with_cure(error, interpreter) from None
         except SpecError as error:
             raise _with_module(error, interpreter) from None
-        except MlopsError as error:
-            raise hidden(error, secrets) from None
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-    def _wait(self, command: list[str], variables: dict[str, str], scratch: Path, relay: Relay) -> int:
-        child = Guarded(
-            command,
-            cwd=Path.cwd(),
-            environment=variables,
-            subject=f"the step in {command[0]}",
-            scratch=scratch,
-        )
-        self._child = child
-        if self._cancelled:
-            child.close()
-            raise StoppedError(f"{child.subject} was stopped before it began: the task was cancelled")
-        return child.follow(relay.line)
 
     def cancel(self) -> None:
         """Stop the step with all that it has started."""
@@ -120,7 +106,7 @@ def _prepare(scratch: Path, spec: dict[str, Any], interpreter: Path) -> list[str
     (scratch / "tmp").mkdir()
     text = json.dumps(spec, ensure_ascii=False)
     (scratch / "spec.json").write_text(text, encoding="utf-8", errors="surrogatepass")
-    start = START.format(oldest=OLDEST_PYTHON, too_old=TOO_OLD)
+    start = START.format(oldest=OLDEST_PYTHON)
     files = ["--spec", str(scratch / "spec.json"), "--report", str(scratch / "report.json")]
     return [str(interpreter), "-c", start, *files]
 
@@ -138,14 +124,24 @@ def _mask(value: str) -> None:
     mask(value)
 
 
-def _too_old(interpreter: Path, version: str) -> SpecError:
-    oldest = ".".join(map(str, OLDEST_PYTHON))
-    return SpecError(
-        f"runtime['python']: {interpreter} is {version}, and a step needs at least {oldest}; make an environment of a "
-        "newer Python, or run the step in a container: runtime={'image': ...}",
-        python=str(interpreter),
-        version=version,
-    )
+def _check_start(scratch: Path, interpreter: Path, code: int, tail: tuple[str, ...]) -> None:
+    """Raise if what has ended was no Python, or one that is too old; a signal may end any of them."""
+    version = (_read(scratch / "report.json.python") or b"").decode()
+    if not version and code >= 0:
+        said = f" It said: {' | '.join(tail)}" if tail else ""
+        raise SpecError(
+            f"runtime['python']: {interpreter} does not start as Python does (exit code {code}); look "
+            f"at what this says: {interpreter} -c 'print()'.{said}",
+            python=str(interpreter),
+        )
+    if version and tuple(map(int, version.split("."))) < OLDEST_PYTHON:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise SpecError(
+            f"runtime['python']: {interpreter} is Python {version}, and a step needs at least {oldest}; make an "
+            "environment of a newer Python, or run the step in a container: runtime={'image': ...}",
+            python=str(interpreter),
+            version=version,
+        )
 
 
 def _with_cure(error: MissingExtraError, interpreter: Path) -> MissingExtraError:

@@ -50,6 +50,8 @@ class PythonSettings:
             raise _missing(self.python, places)
         if found.is_dir():
             folder, found = found, found / "bin" / "python"
+            if found.is_symlink() and not found.exists():
+                raise _missing(self.python, [found])
             if not found.exists():
                 raise SpecError(
                     f"runtime['python']: {folder} is a folder, and no virtual environment: it has no bin/python. Give "

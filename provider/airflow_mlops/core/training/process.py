@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -191,6 +194,8 @@ class Secrets:
             elif _SECRET_NAME.search(name):
                 values.add(value.strip())
             values |= set(re.findall(r"://[^/\s:@]*:([^/\s@]+)@", value))
+        # A log is read line by line, and a key in PEM form has many.
+        values |= {line.strip() for value in values for line in value.splitlines()}
         long = {value for value in values if len(value) >= _SECRET_LENGTH}
         forms = {form for value in long for form in (value, quote(value, safe=""), quote_plus(value))}
         self._pattern = re.compile("|".join(sorted(map(re.escape, forms), key=len, reverse=True))) if forms else None
@@ -221,4 +226,19 @@ def run(
     :raises StoppedError: if it was stopped from outside.
     """
     given = environment(variables)
-    return Guarded(command, cwd=cwd, environment=given).wait(log, secrets or Secrets({**os.environ, **given}))
+    with _sigterm_stops():
+        return Guarded(command, cwd=cwd, environment=given).wait(log, secrets or Secrets({**os.environ, **given}))
+
+
+@contextlib.contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Let SIGTERM stop what runs, which may then clean up, where it would end this process at once."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: stop_all())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

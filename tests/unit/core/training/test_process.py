@@ -85,6 +85,13 @@ def test_secrets_do_not_show(tmp_path: Path, caplog: Any, monkeypatch: pytest.Mo
         assert secret not in caplog.text
 
 
+def test_a_secret_of_several_lines_does_not_show(tmp_path: Path, caplog: Any) -> None:
+    key = "-----BEGIN KEY-----\nc2VjcmV0LW9uZQ\nc2VjcmV0LXR3bw\n"
+    with caplog.at_level(logging.INFO):
+        run("import os; print(os.environ['SIGNING_KEY'])", tmp_path, SIGNING_KEY=key)
+    assert caplog.messages.count("| ***") == 3
+
+
 def test_a_long_line_is_cut(tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level(logging.INFO):
         run("print('x' * 5000); print('\\r'.join(['y' * 1000] * 300), end='')", tmp_path)
@@ -149,6 +156,34 @@ def test_it_may_clean_up_when_it_is_stopped(tmp_path: Path) -> None:
     threading.Thread(target=stop).start()
     with pytest.raises(StoppedError):
         run(code, tmp_path)
+    assert cleaned.exists()
+
+
+def test_it_may_clean_up_when_a_signal_ends_the_step(tmp_path: Path) -> None:
+    """The step runs in a process of its own, as in another interpreter or a container."""
+    ready, cleaned = tmp_path / "ready", tmp_path / "cleaned"
+    script = (
+        "import signal, sys, time\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (open({str(cleaned)!r}, 'w').close(), sys.exit(0)))\n"
+        f"open({str(ready)!r}, 'w').close()\ntime.sleep(300)"
+    )
+    step = (
+        "import logging, pathlib, signal; from airflow_mlops.core.errors import StoppedError\n"
+        "from airflow_mlops.core.training import process\n"
+        "here, log = pathlib.Path('.'), logging.getLogger()\n"
+        f"try: process.run(['python', '-c', {script!r}], cwd=here, variables={{}}, log=log)\n"
+        "except StoppedError: print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    )
+    started = subprocess.Popen([sys.executable, "-c", step], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        while not ready.exists():
+            assert started.poll() is None
+            time.sleep(0.05)
+        started.terminate()
+        assert started.communicate(timeout=120)[0] == "True\n"
+    finally:
+        started.kill()
+        started.wait()
     assert cleaned.exists()
 
 
