@@ -117,7 +117,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "sensors": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.sensors.data"]}],
-        "triggers": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.triggers.data"]}],
+        "triggers": [
+            {
+                "integration-name": "MLOps",
+                "python-modules": ["airflow_mlops.triggers.data", "airflow_mlops.triggers.docker"],
+            }
+        ],
         "hooks": [
             {
                 "integration-name": "MLOps",

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +22,19 @@ from airflow_mlops.core.errors import (
     StoppedError,
     UnsupportedError,
 )
-from airflow_mlops.runtimes.base import Job
 from airflow_mlops.runtimes.docker import DockerRuntime
 from airflow_mlops.runtimes.docker_engine import ContainerLostError, OutOfMemoryError
 from servers.docker import Engine
+from servers.docker_steps import job as job
+from servers.docker_steps import on_engine as on_engine
+from servers.docker_steps import ours as ours
+from servers.docker_steps import wait_for
 from servers.registry import Registry
 from servers.registry import registry as registry
 
 log = logging.getLogger("tests.docker")
 
-#: Python runs this module in each process that finds it, before the step.
-HOOK = "sitecustomize.py"
-
-
-@pytest.fixture(autouse=True)
-def _engine(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
-    """Make the job of a snapshot, of which ``first`` is run by the container's Python before anything else."""
-    (tmp_path / "rows.csv").write_text("id,age\n1,41\n2,17\n3,33\n")
-
-    def make(first: str = "", variables: dict[str, str] | None = None, **args: Any) -> Job:
-        code = tmp_path / "code"
-        code.mkdir(exist_ok=True)
-        (code / HOOK).write_text(f"import sys\nif sys.argv[0] == '-m':\n    import os, time\n    {first or 'pass'}\n")
-        spec = {
-            "step": "snapshot_data",
-            "args": {"source": str(tmp_path / "rows.csv"), "name": "people", **args},
-            "store": (tmp_path / "store").as_uri(),
-            "key": f"etl/{tmp_path.name}/snapshot/-1",
-            "run": {"dag_id": "etl", "run_id": tmp_path.name, "task_id": "snapshot", "map_index": -1},
-        }
-        return Job(spec, variables or {}, (str(code),))
-
-    return make
-
-
-@pytest.fixture
-def ours(docker_engine: Engine, tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Return the containers of the test, running or not."""
-    return lambda: docker_engine.containers(f"airflow_mlops.run={tmp_path.name}")
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Return the condition's first true value."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
+pytestmark = pytest.mark.usefixtures("on_engine")
 
 
 class TestRun:

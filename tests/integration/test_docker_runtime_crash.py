@@ -25,6 +25,11 @@ from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.runtimes.base import Job
 from airflow_mlops.runtimes.docker import DockerRuntime
 from servers.docker import Engine
+from servers.docker_steps import on_engine as on_engine
+from servers.docker_steps import ours as ours
+from servers.docker_steps import wait_for
+
+pytestmark = pytest.mark.usefixtures("on_engine")
 
 #: It counts its starts, and waits until it may end.
 TRAINER = """
@@ -53,11 +58,6 @@ job = Job(given["spec"], {}, tuple(given["code"]))
 result = DockerRuntime(given["runtime"]).run(job, log)
 sys.stdout.write(json.dumps(result))
 """
-
-
-@pytest.fixture(autouse=True)
-def _engine(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
 
 
 @pytest.fixture
@@ -133,28 +133,6 @@ def worker(home: Path, ml_image: str) -> Iterator[Callable[..., Worker]]:
     yield start
     for one in started:
         one.kill()
-
-
-@pytest.fixture
-def ours(docker_engine: Engine, home: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Return the test's containers; none is left for others."""
-
-    def found() -> list[dict[str, Any]]:
-        return docker_engine.containers(f"airflow_mlops.run={home.name}")
-
-    yield found
-    for one in found():
-        docker_engine.command("rm", "-f", one["Id"])
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Return the condition's first true value."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
 
 
 def starts(home: Path) -> str:

@@ -59,10 +59,16 @@ def _modules(package: str) -> set[str]:
     return {f"airflow_mlops.{package}.{one.name}" for one in pkgutil.iter_modules(found.__path__)}
 
 
-@pytest.mark.parametrize(("kind", "base"), [("operators", "BaseOperator"), ("hooks", "BaseHook")])
-def test_every_module_with_operators_or_hooks_is_named_and_exists(kind: str, base: str) -> None:
-    import airflow.sdk
-
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        ("operators", "airflow.sdk.BaseOperator"),
+        ("sensors", "airflow.sdk.BaseSensorOperator"),
+        ("triggers", "airflow.triggers.base.BaseTrigger"),
+        ("hooks", "airflow.sdk.BaseHook"),
+    ],
+)
+def test_every_module_with_classes_of_a_kind_is_named_and_exists(kind: str, base: str) -> None:
     known = {one["integration-name"] for one in INFO["integrations"]}
     named: set[str] = set()
     for entry in INFO[kind]:
@@ -71,7 +77,7 @@ def test_every_module_with_operators_or_hooks_is_named_and_exists(kind: str, bas
     with_public_ones = set()
     for name in _modules(kind):
         module = importlib.import_module(name)
-        parent = getattr(airflow.sdk, base)
+        parent = load(base)
         if any(
             inspect.isclass(one) and issubclass(one, parent) and one.__module__ == name for one in vars(module).values()
         ):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = "airflow_mlops.cli.commands"
 _LIFECYCLE = "airflow_mlops.cli.lifecycle"
+_CONTAINERS = "airflow_mlops.cli.containers"
 _DOCTOR = "airflow_mlops.cli.doctor"
 
 
@@ -42,7 +43,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="mlops",
-            help="Registered models and the store: what serves, promotion by hand, garbage, erasure, a check-up",
+            help="Registered models, the store and containers: what serves, promotion by hand, clearing up, a check-up",
             subcommands=(
                 ActionCommand(
                     name="status",
@@ -63,6 +64,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     args=(name, version, alias, reason, expected, by, waive, *common),
                 ),
                 *_lifecycle_commands(common),
+                _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
             ),
         )
     ]
@@ -111,3 +113,26 @@ def _lifecycle_commands(common: tuple[Arg, ...]) -> list[ActionCommand]:
             args=(as_json, *common),
         ),
     ]
+
+
+def _reap_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="reap",
+        help="Show or remove the containers of steps that nobody will come back for",
+        func=lazy_load_command(f"{_CONTAINERS}.reap"),
+        args=(
+            Arg(("--delete",), help="Remove them; without this nothing changes", action="store_true"),
+            Arg(
+                ("--grace",),
+                help="Touch none younger than this; longer than a retry is put off (default: 1d)",
+                default="1d",
+            ),
+            Arg(("--running",), help="Those that run too, once older than the grace period", action="store_true"),
+            Arg(("--kept",), help="Those too that runtime['auto_remove'] kept for people", action="store_true"),
+            Arg(("--dag",), help="Of this DAG alone", metavar="DAG_ID"),
+            Arg(("--docker-conn-id",), help="Connection of type docker (default: docker_default)"),
+            *common,
+        ),
+    )

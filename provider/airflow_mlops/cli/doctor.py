@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -17,17 +18,14 @@ from airflow_mlops.cli.session import command, session, show
 from airflow_mlops.core.errors import MlopsError, did_you_mean
 from airflow_mlops.core.lifecycle import checkup, requirements
 from airflow_mlops.core.lifecycle.checkup import Finding, guarded
-from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.get_provider_info import get_provider_info
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow_mlops.runtimes.docker_engine import Engine
 
 #: Versions of Airflow that the provider is tested with: from, up to but not including.
 AIRFLOW = ("3.1", "3.4")
-#: Containers that the provider starts carry labels that begin with this.
-LABEL = "airflow_mlops."
-DOCKER_CONNECTION = "docker_default"
+#: Seconds that a call of Docker's engine may take.
 DOCKER_TIMEOUT = 5
 
 
@@ -164,72 +162,51 @@ def _store(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _docker() -> Iterator[Finding]:
-    connection = _docker_connection()
-    try:
-        import docker
-    except ImportError:
-        if connection is not None:
-            yield Finding(
-                "docker",
-                "fail",
-                f"there is a connection {DOCKER_CONNECTION!r}, but the Docker SDK is not installed",
-                "pip install 'airflow-provider-mlops[docker]'",
-            )
+    from airflow_mlops.runtimes.docker_engine import DEFAULT_CONNECTION, engine_of
+
+    named = _has_connection(DEFAULT_CONNECTION)
+    if not named and "DOCKER_HOST" not in os.environ and backend.name() == "connections":
+        message = f"there is no connection {DEFAULT_CONNECTION!r}"
+        yield Finding("docker", "ok", message, "only for runtime={'image': ...}: add it, of type docker")
         return
-    host = _docker_host(connection)
     try:
-        client = (
-            docker.DockerClient(base_url=host, timeout=DOCKER_TIMEOUT)
-            if host
-            else docker.from_env(timeout=DOCKER_TIMEOUT)
-        )
-        engine = client.version()
-    except Exception as error:
-        message = f"no Docker Engine answers at {host or 'the default address'} ({type(error).__name__})"
-        cure = "start the engine, and let the user that runs Airflow use it"
-        if connection is None and "DOCKER_HOST" not in os.environ:
-            yield Finding("docker", "ok", message, f"only for runtime={{'image': ...}}: {cure}")
+        engine = engine_of(None)
+        client = engine.client(timeout=DOCKER_TIMEOUT)
+    except MlopsError as error:
+        if named or "DOCKER_HOST" in os.environ:
+            yield Finding("docker", "fail", error.message)
         else:
-            yield Finding("docker", "fail", message, cure)
+            yield Finding("docker", "ok", "no Docker Engine is used", f"only for runtime={{'image': ...}}: {error}")
         return
     try:
-        yield Finding("docker", "ok", f"Docker Engine {engine['Version']} (API {engine['ApiVersion']}) answers")
-        yield from _containers(client)
+        yield from _engine(engine, client)
     finally:
         client.close()
 
 
-def _containers(client: Any) -> Iterator[Finding]:
-    ours = [
-        one
-        for one in client.api.containers(all=True)
-        if any(label.startswith(LABEL) for label in one.get("Labels") or {})
-    ]
-    dead = [one for one in ours if one.get("State") != "running"]
-    if dead:
-        names = ", ".join(one["Names"][0].lstrip("/") for one in dead[:5])
-        yield Finding(
-            "docker",
-            "warn",
-            f"{len(dead)} containers of ended tasks were left: {names}",
-            "if their tasks are not being retried, remove them: docker rm " + names.replace(", ", " "),
-        )
+def _engine(engine: Engine, client: Any) -> Iterator[Finding]:
+    from airflow_mlops.runtimes import docker_leftovers as leftovers
+    from airflow_mlops.runtimes.docker_engine import engine_errors
+
+    with engine_errors(engine):
+        known, limits = client.version(), client.info()
+    memory = f"{limits.get('MemTotal', 0) / (1 << 30):.0f} GB"
+    message = f"{engine.name} {known['Version']} answers: {limits.get('NCPU')} CPUs, {memory}"
+    yield Finding("docker", "ok", message[0].upper() + message[1:])
+    now = dt.datetime.now(dt.timezone.utc)
+    found = leftovers.step_containers(engine, client)
+    left = [one for one in found if one.spared(leftovers.GRACE, running=False, kept=False, now=now) is None]
+    if left:
+        names = ", ".join(one.name for one in left[:5])
+        message = f"{len(left)} containers of steps that ended more than a day ago were left: {names}"
+        yield Finding("docker", "warn", message, "airflow mlops reap --delete")
     else:
-        yield Finding("docker", "ok", f"{len(ours)} containers of tasks run, none was left over")
+        yield Finding("docker", "ok", f"{sum(one.runs for one in found)} containers of steps run, none was left over")
 
 
-def _docker_connection() -> Connection | None:
+def _has_connection(conn_id: str) -> bool:
     try:
-        return BaseHook.get_connection(DOCKER_CONNECTION)
+        BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        return None
-
-
-def _docker_host(connection: Connection | None) -> str | None:
-    """Return the engine's address as Airflow's Docker hook takes it."""
-    if connection is None or not connection.host:
-        return None
-    host = str(connection.host)
-    if "://" in host or host.startswith("/"):
-        return strip_credentials(host)
-    return f"tcp://{host}:{connection.port}" if connection.port else f"tcp://{host}"
+        return False
+    return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.errors import ConflictError, MlopsError
+from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.runtimes import docker_archive
 from airflow_mlops.runtimes.docker_engine import ContainerLostError, Engine, engine_errors
 from airflow_mlops.runtimes.docker_settings import ContainerSettings, Mount
@@ -189,17 +189,20 @@ class Container:
             finally:
                 _close(stream)
 
-    def remove(self) -> None:
-        """End it at once, if it runs, and remove it with its anonymous volumes; it is no error if it is gone."""
+    def remove(self, *, force: bool = True) -> None:
+        """Remove it with its anonymous volumes; it is no error if it is gone.
+
+        :param force: end it first, if it runs; else one that runs stays.
+        """
         from docker.errors import APIError, NotFound
 
         with engine_errors(self.engine):
             try:
-                self.client.remove_container(self.name, force=True, v=True)
+                self.client.remove_container(self.name, force=force, v=True)
             except NotFound:
                 pass
             except APIError as error:
-                # Somebody else is removing it.
+                # Somebody else is removing it, or it runs.
                 if error.status_code != 409:
                     raise
 
@@ -213,9 +216,19 @@ class Container:
 
 def _seconds(stamp: str) -> float:
     """Return the engine's time in seconds, rounded down a little: what comes twice is left out by its text."""
+    return max(instant(stamp).timestamp() - 0.001, 0.001)
+
+
+def instant(stamp: str) -> dt.datetime:
+    """Return a time as an engine writes it, with up to nine digits of a second."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
-    base = dt.datetime.fromisoformat(whole).replace(tzinfo=dt.timezone.utc).timestamp()
-    return max(base + float(f"0.{fraction[:6] or 0}") - 0.001, 0.001)
+    base = dt.datetime.fromisoformat(whole).replace(tzinfo=dt.timezone.utc)
+    return base + dt.timedelta(microseconds=int(fraction[:6].ljust(6, "0")))
+
+
+def is_kept(name: str) -> bool:
+    """Say whether a container's name is one that :meth:`Container.keep` gave."""
+    return re.search(r"-kept-\d{20}$", name) is not None
 
 
 def _send(stream: Any, data: bytes) -> None:
@@ -301,17 +314,14 @@ def others(engine: Engine, client: Any, identity: Identity) -> list[Container]:
     with engine_errors(engine):
         found = client.containers(all=True, filters={"label": f"{KEY}={identity.key}"})
     names = [str(one["Names"][0]).lstrip("/") for one in found if one.get("Names")]
-    return [Container(engine, client, n) for n in names if n != identity.name and "-kept-" not in n]
+    return [Container(engine, client, n) for n in names if n != identity.name and not is_kept(n)]
 
 
 def end_quickly(engine: Engine, name: str) -> None:
     """Kill and remove a container from a signal handler; never raises."""
     with contextlib.suppress(Exception):
-        client = engine.client()
-        client.timeout = _LAST_WISH
+        client = engine.client(timeout=_LAST_WISH)
         try:
             Container(engine, client, name).remove()
-        except ConflictError:
-            pass
         finally:
             client.close()

@@ -69,9 +69,10 @@ class Engine:
         via = f" (connection {self.conn_id!r})" if self.conn_id else ""
         return f"the Docker Engine at {strip_credentials(self.url)}{via}"
 
-    def client(self, login: bool = False) -> Any:
+    def client(self, *, login: bool = False, timeout: float = CALL_TIMEOUT) -> Any:
         """Return a new client of the SDK's low level, made by Airflow's own hook.
 
+        :param timeout: seconds that a call may take.
         :param login: log in to the connection's registry first, as a pull needs.
         """
         hook_class = _hook_class()
@@ -84,7 +85,7 @@ class Engine:
                 base_url=self.url,
                 version="auto",
                 tls=tls,
-                timeout=CALL_TIMEOUT,
+                timeout=timeout,
             )
             return hook.api_client
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import re
 import sqlite3
 import time
 from typing import Any
@@ -176,15 +178,47 @@ def test_a_store_that_cannot_decide_and_a_wrong_clock(context, monkeypatch):
     assert [checkup._clock(off).state for off in (1, 60, 3600)] == ["ok", "warn", "fail"]
 
 
+def connect(monkeypatch, url):
+    connection = {"conn_type": "docker", "host": "registry.example.com", "extra": {"docker_url": url}}
+    monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", json.dumps(connection))
+
+
 def test_docker_is_only_needed_where_it_is_set_up(monkeypatch, tmp_path):
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setenv("AIRFLOW_CONN_DOCKER_DEFAULT", f"docker://{(tmp_path / 'none.sock')}".replace("://", ":///"))
-    monkeypatch.setattr(module, "_docker_host", lambda connection: f"unix://{tmp_path}/none.sock")
+    monkeypatch.setenv("AIRFLOW__MLOPS__BACKEND", "embedded")
+    connect(monkeypatch, f"unix://{tmp_path}/none.sock")
     (found,) = module._docker()
-    assert (found.state, "no Docker Engine answers" in found.message) == ("fail", True)
-    monkeypatch.setattr(module, "_docker_connection", lambda: None)
+    assert (found.state, "none.sock (connection 'docker_default') does not answer" in found.message) == ("fail", True)
+    monkeypatch.delenv("AIRFLOW_CONN_DOCKER_DEFAULT")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/other.sock")
     (found,) = module._docker()
-    assert found.state == "ok"
+    assert (found.state, "other.sock does not answer" in found.message) == ("fail", True)
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setattr("airflow_mlops.runtimes.docker_engine.DEFAULT_URL", f"unix://{tmp_path}/usual.sock")
+    (found,) = module._docker()
+    assert (found.state, "usual.sock does not answer" in str(found.cure)) == ("ok", True)
+    monkeypatch.setenv("AIRFLOW__MLOPS__BACKEND", "connections")
+    (found,) = module._docker()
+    assert (found.state, found.message) == ("ok", "there is no connection 'docker_default'")
+
+
+def test_the_engine_and_what_was_left_on_it(monkeypatch, docker_engine, base_image, tmp_path):
+    connect(monkeypatch, docker_engine.url)
+    first, second = module._docker()
+    assert (first.state, second.state) == ("ok", "ok")
+    assert re.search(
+        r"^The Docker Engine at unix://\S+ \(connection 'docker_default'\) \S+ answers: \d+ CPUs", first.message
+    )
+    assert "none was left over" in second.message
+
+    monkeypatch.setattr("airflow_mlops.runtimes.docker_leftovers.GRACE", dt.timedelta(0))
+    name = f"airflow-mlops-{tmp_path.name}"
+    docker_engine.command("create", "--name", name, "--label", "airflow_mlops.key=1", base_image, "true")
+    try:
+        _, second = module._docker()
+    finally:
+        docker_engine.command("rm", name)
+    assert (second.state, second.cure) == ("warn", "airflow mlops reap --delete")
+    assert name in second.message
 
 
 def test_a_check_that_fails_itself_is_a_finding():
