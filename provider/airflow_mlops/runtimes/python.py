@@ -63,8 +63,6 @@ class PythonRuntime(Runtime):
         interpreter = self.settings.interpreter(job.code)
         spec = portable_spec(job.spec, job.ship)
         variables = self.settings.variables(job.variables, interpreter)
-        for value in self.settings.private_environment.values():
-            _mask(value)
         secrets = secrets_of(variables, self.settings.private_environment)
         relay = Relay(log, secrets)
         scratch = Path(tempfile.mkdtemp(prefix="mlops-step-"))
@@ -116,12 +114,6 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _mask(value: str) -> None:
-    from airflow_mlops.hooks.mlflow import mask
-
-    mask(value)
 
 
 def _check_start(scratch: Path, interpreter: Path, code: int, tail: tuple[str, ...]) -> None:
