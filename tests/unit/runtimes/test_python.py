@@ -13,11 +13,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG, task
 
 from airflow_mlops.core.errors import CrashedError, MissingExtraError, SpecError, StoppedError
+from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable
+from airflow_mlops.operators.data import SnapshotDataOperator
+from airflow_mlops.operators.training import TrainModelOperator
 from airflow_mlops.runtimes import python
 from airflow_mlops.runtimes.base import Job
 from airflow_mlops.runtimes.python import PythonRuntime
@@ -370,6 +375,68 @@ class TestKilled:
             assert started.returncode == 1
         else:
             assert started.returncode == -signal.SIGKILL
+
+
+class TestOperator:
+    @pytest.fixture
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(tmp_path / "home"))
+        ti = SimpleNamespace(dag_id="etl", run_id="r1", task_id="x", map_index=-1, try_number=1)
+        return {"ti": ti, "dag": SimpleNamespace(fileloc=str(tmp_path / "code" / "dag.py"), dag_id="etl")}
+
+    def test_on_kill_ends_the_step_and_a_retry_may_come(self, job: Any, context: Any, scratch: Path) -> None:
+        source = job(TestKilled.FAMILY.format(more="")).spec["args"]["source"]
+        operator = SnapshotDataOperator(task_id="x", source=source, name="people", runtime={"python": sys.executable})
+        pids: list[int] = []
+
+        class Kills(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.getMessage().startswith("pids "):
+                    pids.extend(map(int, record.getMessage().split()[1:]))
+                    operator.on_kill()
+
+        handler = Kills()
+        logging.getLogger("airflow_mlops.task").addHandler(handler)
+        try:
+            with pytest.raises(MlopsUnavailable, match="the task was cancelled"):
+                operator.execute(context)
+        finally:
+            logging.getLogger("airflow_mlops.task").removeHandler(handler)
+        wait_for(lambda: not any(map(alive, pids)))
+        assert len(pids) == 4
+        assert list(scratch.iterdir()) == []
+
+    def test_a_result_is_what_it_is_in_the_tasks_process(self, job: Any, context: Any) -> None:
+        source = job().spec["args"]["source"]
+        there, here = (
+            SnapshotDataOperator(task_id="x", source=source, name="people", runtime=runtime).execute(context)
+            for runtime in ({"python": sys.executable}, None)
+        )
+        assert there == here
+
+    def test_a_function_that_cannot_go_there_is_not_retried(self, job: Any, context: Any) -> None:
+        source = job().spec["args"]["source"]
+
+        def train(**more: Any) -> None:
+            made = {"task_id": "x", "dataset": source, "target": "age", "runtime": {"python": sys.executable}}
+            TrainModelOperator(**made, **more).execute(context)
+
+        with pytest.raises(MlopsFailed, match=r"trainer: .*<lambda>.*pass 'module:function'.*@task.train_model"):
+            train(trainer=lambda X, y: None)
+        with pytest.raises(MlopsFailed, match=r"features: .*<lambda>.*cannot be imported by another process"):
+            train(trainer="json:dumps", features=lambda X: X)
+
+    def test_a_decorated_function_that_uses_its_file_is_told_what(self, job: Any, context: Any) -> None:
+        def forest(X: Any, y: Any) -> Any:
+            return log.name, X, y
+
+        source = job().spec["args"]["source"]
+        with DAG("etl", schedule=None):
+            operator = task.train_model(dataset=source, target="age", runtime={"python": sys.executable})(
+                forest
+            )().operator
+        with pytest.raises(MlopsFailed, match=r"forest uses log from outside itself.*import and define inside"):
+            operator.execute(context)
 
 
 def test_two_at_once_in_one_process_do_not_mix(job: Any, tmp_path: Path, scratch: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ class Guarded:
         """
         try:
             assert self.process.stdout is not None
-            for line in lines(self.process.stdout.fileno()):
+            for line in lines(self.process.stdout.fileno(), self._status):
                 show(line)
             with os.fdopen(os.dup(self._status), "rb") as file:
                 text = file.read()
@@ -159,20 +160,33 @@ def stop_all() -> None:
         one.stop()
 
 
-def lines(descriptor: int) -> Iterator[str]:
+def lines(descriptor: int, last: int | None = None) -> Iterator[str]:
     """Yield the lines of a pipe as they come, until it closes.
 
     Of a line that is written over and over, as progress bars are, what stands there at its end; one without an end is
     cut.
+
+    :param last: another pipe; when it has something to read or closes, nobody is left whose lines are waited for, even
+        if some process holds the first pipe open.
     """
     rest = b""
-    while block := os.read(descriptor, 65536):
+    while block := _block(descriptor, last):
         *whole, rest = (rest + block).split(b"\n")
         yield from map(_text, whole)
         if len(rest) > 65536:
             rest = rest[-4 * LINE :]
     if rest:
         yield _text(rest)
+
+
+def _block(descriptor: int, last: int | None) -> bytes:
+    if last is not None:
+        ready = select.poll()
+        for one in (descriptor, last):
+            ready.register(one, select.POLLIN)
+        if descriptor not in dict(ready.poll()):
+            return b""
+    return os.read(descriptor, 65536)
 
 
 def _text(line: bytes) -> str:

@@ -211,6 +211,8 @@ def test_it_dies_with_the_worker(tmp_path: Path, who: str) -> None:
         else:
             os.kill(guard, signal.SIGKILL)
             assert gone(script)
+            # The worker does not wait for what holds the pipe open and has nobody to end it.
+            started.wait(120)
             os.kill(helper, signal.SIGKILL)
     finally:
         started.kill()
