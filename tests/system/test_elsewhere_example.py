@@ -70,12 +70,6 @@ def test_models_are_trained_and_tested_in_another_interpreter(
     assert "example.com" not in done.stdout
 
 
-def test_what_it_lacks_is_named_in_the_log(airflow: Any, customers: Path, bare_python: Path) -> None:
-    done = run(airflow, customers, bare_python)
-    assert f"which is not installed in {bare_python}" in done.stdout
-    assert f"run: uv pip install --python {bare_python}" in done.stdout
-
-
 def test_when_the_tasks_time_is_up_nothing_of_it_is_left(
     airflow: Any, customers: Path, plain_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,13 +32,17 @@ sys.meta_path.insert(0, NoAirflow)
 """
 
 STEP = """
-import sys
+import atexit, sys, threading, time
 from airflow_mlops.core import steps
 from airflow_mlops.core.reports import publish
 from airflow_mlops.core.vocabulary import Report
 
 
+atexit.register(print, "exit functions have run", file=sys.stderr)
+
+
 def gate(context, *, number=float("nan"), crash=False):
+    threading.Thread(target=lambda: (time.sleep(0.2), print("the thread has ended", file=sys.stderr))).start()
     if crash:
         raise ZeroDivisionError("at http://user:hunter2@server/")
     report = Report(report="probe", passed=False, severity="error", summary="<no> & ünï", metrics={"n": number})
@@ -124,6 +128,12 @@ def test_a_crash_is_code_70_and_the_old_report_is_gone(path: list[str], tmp_path
     assert report["error"]["type"] == "ZeroDivisionError"
     assert "hunter2" not in json.dumps(report)
     assert "Traceback" in said
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_it_waits_for_threads_and_exit_functions(path: list[str], tmp_path: Path, crash: bool) -> None:
+    _, _, said = run(path, tmp_path, {"step": "gate", "args": {"crash": crash}, "store": str(tmp_path / "store")})
+    assert said.endswith("the thread has ended\nexit functions have run\n")
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_runs(path: list[str], tmp_path: Path) -> None:
