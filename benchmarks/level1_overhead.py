@@ -54,7 +54,7 @@ def ours(landing: str, home: Path) -> None:
         dataset=report["dataset"],
         trainer="flights.trainer:train",
         features="flights.features:features",
-        split={"by": "time", "test": "14d"},
+        split={"by": "time", "test": "21d"},
         experiment="flights",
     )
     verdict = step(

@@ -74,7 +74,7 @@ with DAG(
             trainer="flights.trainer:train",
             features="flights.features:features",
             hyperparameters={"max_iter": "{{ params.max_iter }}"},
-            split={"by": "time", "test": "14d"},
+            split={"by": "time", "test": "21d"},  # days are compared with days: 15 at least
             experiment="{{ params.model_name }}",
         )
         test = EvaluateModelOperator(

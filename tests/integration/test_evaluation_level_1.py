@@ -23,7 +23,7 @@ from airflow_mlops.core.training.step import train_model
 
 ROLES = {"key": "id", "time": "day", "target": "late"}
 #: Rows from fourteen days before the last row on, which counts too.
-HELD_OUT = 14 * 24 + 1
+HELD_OUT = 21 * 24 + 1
 CHAMPION = "late_flights@champion"
 TESTS = [
     {"kind": "metric", "metric": "roc_auc", "min": 0.7},
@@ -73,7 +73,7 @@ def run_level_1(context: StepContext, dataset: str, trainer: Any, number: int) -
         roles=ROLES,
         trainer=trainer,
         hyperparameters={"C": 0.7} if trainer is linear else None,
-        split={"by": "time", "test": "14d"},
+        split={"by": "time", "test": "21d"},
     )
     report = evaluate_model(context, model=ref, champion=CHAMPION, tests=TESTS)
     version = register_model(context, model=ref, model_name="late_flights", evidence=[report])
@@ -94,7 +94,7 @@ def test_a_better_challenger_follows_the_champion_and_both_are_judged_on_new_row
     assert report["passed"], report["summary"]
     assert (report["champion"], report["champion_version"]) == (CHAMPION, 1)
     details = context.store.get_json(context.store.key_of(report["details_uri"]) or "")
-    # Fourteen days of test rows, all of them after both cut-offs.
+    # Three weeks of test rows, all of them after both cut-offs.
     assert details["dataset"]["judged"] == details["dataset"]["rows"] == HELD_OUT
     assert details["champion"]["rows"] == HELD_OUT
     assert details["caveats"] == []

@@ -10,7 +10,9 @@ from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge
 from airflow_mlops.core.evaluation.loading import fetch
 from airflow_mlops.core.evaluation.outcome import Outcome, outcome
+from airflow_mlops.core.evaluation.paired import difference
 from airflow_mlops.core.evaluation.rows import Rows, leave_out_seen
+from airflow_mlops.core.evaluation.significance import Difference
 from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.training.metrics import metric
 
@@ -87,10 +89,7 @@ def champion_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     assert champion.judged is not None
     unclear = _unclear(evidence, champion, spec)
     if unclear:
-        passed = spec["on_unclear"] == "promote"
-        then = "promotes all the same" if passed else "keeps the champion"
-        message = f"Cannot tell against {who}: {unclear}. on_unclear={spec['on_unclear']!r} {then}"
-        return [outcome(spec, passed, message, threshold=threshold)]
+        return [_cannot_tell(spec, who, unclear, threshold=threshold)]
     return [_verdict(evidence, champion, spec, who, threshold)]
 
 
@@ -102,15 +101,48 @@ def _verdict(evidence: Evidence, champion: Champion, spec: dict[str, Any], who: 
     if mine is None or its is None:
         reason = f"of the model cannot be measured: {why_mine}" if mine is None else f"of {who}: {why_its}"
         return outcome(spec, False, f"{wanted.name} {reason}", threshold=threshold)
-    # Positive: the challenger is better, whatever the direction of the metric.
-    ahead = mine - its if wanted.greater_is_better else its - mine
-    passed = ahead >= -spec["margin"] if spec["require"] == "not_worse" else ahead > spec["margin"]
+    found = difference(evidence, spec["metric"], alpha=spec["alpha"], cluster=spec.get("cluster"))
+    if isinstance(found, str):
+        return _cannot_tell(spec, who, found, threshold=threshold)
+    ahead = found.ahead
     how = "equal to" if ahead == 0 else f"{text(abs(ahead))} {'better' if ahead > 0 else 'worse'} than"
-    message = (
+    figures = (
         f"{wanted.name} is {text(mine)}, {how} {who} with {text(its)}, on {len(rows):,} rows that neither is known to "
-        f"have been trained on" + ("" if passed else f"; must be {threshold}")
+        f"have been trained on"
     )
-    return outcome(spec, passed, message, value=ahead, threshold=threshold)
+    measured = {
+        "value": ahead,
+        "threshold": threshold,
+        "interval": [found.low, found.high],
+        "comparison": found.to_dict(),
+    }
+    margin = spec["margin"]
+    if spec["require"] == "not_worse":
+        passed, failed = found.equal or found.above(-margin), found.below(-margin)
+    else:
+        passed, failed = found.above(margin), found.equal or found.below(margin)
+    sure = f"by {found.units:,} {found.unit} {_sure(found)}"
+    if passed:
+        return outcome(spec, True, f"{figures}; {sure}", **measured)
+    if failed:
+        return outcome(spec, False, f"{figures}; {sure}; must be {threshold}", **measured)
+    return _cannot_tell(spec, who, f"{figures}; {sure}", **measured)
+
+
+def _sure(found: Difference) -> str:
+    if found.equal:
+        return "there is no difference"
+    return (
+        f"the difference is between {text(found.low)} and {text(found.high)} ({found.verdict} at {found.alpha:.0%}; "
+        f"such data show one from {text(found.detectable)} on)"
+    )
+
+
+def _cannot_tell(spec: dict[str, Any], who: str, why: str, **measured: Any) -> Outcome:
+    passed = spec["on_unclear"] == "promote"
+    then = "promotes all the same" if passed else "keeps the champion"
+    message = f"Cannot tell against {who}: {why}. on_unclear={spec['on_unclear']!r} {then}"
+    return outcome(spec, passed, message, **measured)
 
 
 def _threshold(spec: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ SEVERITIES = ("error", "warning")
 METRIC_ROWS = 20
 SLICE_ROWS = 100
 CHAMPION_ROWS = 100
+#: How often a comparison may call equal models better.
+ALPHA = 0.05
 #: Seconds that the fresh process may take to load the model and answer.
 LOAD_SECONDS = 180.0
 
@@ -68,6 +70,10 @@ def _positive(value: Any) -> bool:
 
 def _from_zero(value: Any) -> bool:
     return _number(value) and value >= 0
+
+
+def _level(value: Any) -> bool:
+    return _number(value) and 0 < value < 0.5
 
 
 def _rows(value: Any) -> bool:
@@ -120,6 +126,8 @@ KINDS: dict[str, Kind] = {
             "require": Option(_one_of("not_worse", "better"), "'not_worse' or 'better'", default="not_worse"),
             "margin": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
             "min_rows": Option(_rows, "a whole number from 1 on", default=CHAMPION_ROWS, number=True),
+            "alpha": Option(_level, "a probability above 0 and below 0.5", default=ALPHA, number=True),
+            "cluster": Option(_text, "'day' or a column"),
             "on_unclear": Option(_one_of("keep", "promote"), "'keep' or 'promote'", default="keep"),
         },
     ),

@@ -18,6 +18,7 @@ class Outcome:
     :param value: the measured figure, None if nothing could be measured.
     :param threshold: what it was held to, as text: ``"≥ 0.8"``.
     :param interval: ``[low, high]`` of the value, where one is known.
+    :param comparison: of a comparison, how sure it is: see :meth:`.significance.Difference.to_dict`.
     :param slice: the part of the rows that it speaks of; None: all.
     :param message: what happened and what to do, in one sentence. It stands in the report.
     :param brief: the same without data values, for logs and XCom; None: the message has none.
@@ -30,6 +31,7 @@ class Outcome:
     value: float | None = None
     threshold: str | None = None
     interval: list[float] | None = None
+    comparison: dict[str, Any] | None = None
     slice: str | None = None
     message: str = ""
     brief: str | None = None

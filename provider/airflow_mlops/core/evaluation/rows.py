@@ -58,7 +58,7 @@ def leave_out_seen(
     cutoff = split.get("cutoff") if split.get("by") == "time" else None
     window = Window.of(training.get("window")) if not known and not cutoff else None
     if cutoff or window:
-        times = _times(frame, roles)
+        times = times_of(frame, roles)
         if times is None:
             rows.caveats.append(
                 f"The dataset has no time role, so rows from before {who}'s cutoff could not be told apart."
@@ -104,7 +104,7 @@ def _leave_out_keys(
     return True
 
 
-def _times(frame: pandas.DataFrame, roles: dict[str, Any]) -> pandas.Series | None:
+def times_of(frame: pandas.DataFrame, roles: dict[str, Any]) -> pandas.Series | None:
     """Return the time role's column as instants in UTC, or None if there is none."""
     import pandas
 

@@ -31,7 +31,7 @@ MIN_CLUSTERS = 15
 #: Groups that the jackknife leaves out one at a time, at most.
 MAX_GROUPS = 40
 #: Rows up to which the bootstrap draws rows.
-BOOTSTRAP_ROWS = 10_000
+BOOTSTRAP_ROWS = 5_000
 RESAMPLES = 1_000
 #: The power with which :attr:`Difference.detectable` would have been found.
 POWER = 0.8

@@ -45,7 +45,8 @@ def test_a_failure_for_xcom_names_no_slice() -> None:
     assert "diverse" not in str(found.to_failure())
     assert found.to_dict()["slice"] == "sex = diverse"
     assert set(found.to_dict()) == {
-        "name", "kind", "passed", "severity", "value", "threshold", "interval", "slice", "message",
+        "name", "kind", "passed", "severity", "value", "threshold", "interval", "comparison", "slice",
+        "message",
     }  # fmt: skip
 
 

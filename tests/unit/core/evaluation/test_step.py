@@ -144,7 +144,8 @@ def test_a_champion_that_knows_the_rows_by_heart_does_not_win_by_it(
     by_heart = DecisionTreeClassifier(random_state=0).fit(known[["größe", "distance"]], known["late"])
     log_model(model=by_heart, alias="champion", keys=known)
     ref = log_model(keys=frame.head(0))
-    report = evaluate(ref, frame, BETTER, champion="flights_late@champion")
+    # 200 rows are left, of nine days: too few for the days to be told apart, so the rows are.
+    report = evaluate(ref, frame, BETTER | {"cluster": "id"}, champion="flights_late@champion")
     assert report["passed"], report["summary"]
     assert report["champion_version"] == 1
     found = details(report)

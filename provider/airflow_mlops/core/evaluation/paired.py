@@ -1,0 +1,143 @@
+"""From the predictions of two models on the same rows to how far the challenger is ahead, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow_mlops.core.errors import MissingColumnError, SpecError, did_you_mean
+from airflow_mlops.core.evaluation import significance
+from airflow_mlops.core.evaluation.rows import times_of
+from airflow_mlops.core.evaluation.significance import BOOTSTRAP_ROWS, MIN_CLUSTERS, Difference
+from airflow_mlops.core.training.metrics import Metric, compute_one, metric
+from airflow_mlops.core.training.predictions import Predictions
+from airflow_mlops.core.vocabulary import role_columns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from airflow_mlops.core.evaluation.evidence import Evidence
+
+    Array: TypeAlias = np.ndarray[Any, Any]
+    #: How far the challenger is ahead on some rows, by mask or positions; None where there is no value.
+    Ahead: TypeAlias = Callable[[Array], float | None]
+
+
+def difference(evidence: Evidence, name: Any, *, alpha: float, cluster: str | None = None) -> Difference | str:
+    """Return how far the challenger is ahead of the champion on the rows that neither has seen, or why nobody can tell.
+
+    :param name: the metric; both models have a value of it on these rows.
+    :param alpha: the one-sided level.
+    :param cluster: ``day``, or the column that says which rows depend on each other; default: the group role, else the
+        day of the time role, else each row stands for itself.
+    :raises MissingColumnError: if there is no such column.
+    """
+    import numpy as np
+
+    assert evidence.champion is not None
+    assert evidence.champion.judged is not None
+    rows = evidence.champion.judged.rows
+    mine, its = evidence.challenger.at(rows), evidence.champion.judged.at(rows)
+    assert mine is not None
+    assert its is not None
+    truth, wanted = evidence.truth(rows), metric(name)
+    weights = None if evidence.weights is None else evidence.weights[rows]
+    found = clusters_of(evidence, rows, cluster)
+    if found is None and weights is None and (one := _of_rows(wanted, truth, mine, its, alpha)):
+        return one
+    ahead = _ahead(name, wanted, truth, mine, its, weights)
+    if found is not None:
+        clusters, unit = found
+        count = int(clusters.max()) + 1
+        if count < MIN_CLUSTERS:
+            return f"{count} {unit} are too few to say how much {unit} differ ({MIN_CLUSTERS} are needed)"
+        told = significance.jackknife(ahead, clusters, unit=unit, alpha=alpha)
+    elif len(rows) > BOOTSTRAP_ROWS:
+        told = significance.jackknife(ahead, np.arange(len(rows)), unit="rows", alpha=alpha)
+    else:
+        told = significance.bootstrap(ahead, len(rows), alpha=alpha)
+    return told or f"without some of these rows {wanted.name} has no value"
+
+
+def clusters_of(evidence: Evidence, rows: Array, cluster: str | None) -> tuple[Array, str] | None:
+    """Return the number of each row's cluster and what clusters are called, or None: each row stands for itself."""
+    import pandas
+
+    groups, times = role_columns(evidence.roles, "group"), role_columns(evidence.roles, "time")
+    column = cluster or (groups[0] if groups else "day" if times else None)
+    if column is None:
+        return None
+    moments = times_of(evidence.frame, evidence.roles)
+    if column == "day" and moments is not None:
+        values, unit = moments.iloc[rows].dt.floor("D"), "days"
+    else:
+        names = [str(one) for one in evidence.frame.columns]
+        if column not in names:
+            if column == "day":
+                raise SpecError("cluster='day' needs a dataset with a time role: roles={'time': 'column'}")
+            near = did_you_mean(column, names)
+            raise MissingColumnError(f"the dataset has no column {column!r} to cluster by{near}", column=column)
+        values, unit = evidence.frame[column].iloc[rows], f"values of {column}"
+    codes, _ = pandas.factorize(values, use_na_sentinel=False)
+    return codes, unit
+
+
+def _of_rows(wanted: Metric, truth: Array, mine: Predictions, its: Predictions, alpha: float) -> Difference | None:
+    """Return what the test made for a metric says, or None if there is none."""
+    if wanted.name == "accuracy":
+        return significance.mcnemar(mine.labels == truth, its.labels == truth, alpha=alpha)
+    if wanted.name == "roc_auc" and (pair := _two_scores(truth, mine, its)):
+        positive = pair[0]
+        # With one row of a class there is no variance among that class.
+        if min(positive.sum(), (~positive).sum()) > 1:
+            return significance.delong(*pair, alpha=alpha)
+    return None
+
+
+def _two_scores(truth: Array, mine: Predictions, its: Predictions) -> tuple[Array, Array, Array] | None:
+    """Return where the positive class is, and both models' scores of it, if it is one class against another."""
+    if mine.classes is None or mine.classes != its.classes or len(mine.classes) != 2:
+        return None
+    found = [one.scores if one.probabilities is None else one.probabilities[:, -1] for one in (mine, its)]
+    if found[0] is None or found[1] is None:
+        return None
+    return truth == mine.classes[-1], found[0], found[1]
+
+
+def _ahead(
+    name: Any, wanted: Metric, truth: Array, mine: Predictions, its: Predictions, weights: Array | None
+) -> Ahead:
+    pair = _two_scores(truth, mine, its) if wanted.name == "roc_auc" else None
+    if pair:
+        return _areas_apart(*pair, weights)
+    sign = 1 if wanted.greater_is_better else -1
+
+    def ahead(rows: Array) -> float | None:
+        weight = None if weights is None else weights[rows]
+        values = [compute_one(name, truth[rows], one.take(rows), weight)[0] for one in (mine, its)]
+        return None if values[0] is None or values[1] is None else sign * (values[0] - values[1])
+
+    return ahead
+
+
+def _areas_apart(positive: Array, mine: Array, its: Array, weights: Array | None) -> Ahead:
+    """Return the difference of two areas under ROC curves; the rows are sorted once, not for every part of them."""
+    import numpy as np
+
+    weight = np.ones(len(positive)) if weights is None else weights
+    ranks = [np.unique(scores, return_inverse=True)[1].ravel() for scores in (mine, its)]
+    sizes = [int(rank.max()) + 1 for rank in ranks]
+
+    def area(rank: Array, size: int, ups: Array, downs: Array) -> float:
+        up, down = np.bincount(rank, ups, size), np.bincount(rank, downs, size)
+        below = np.cumsum(down) - down / 2
+        return float(up @ below / (ups.sum() * downs.sum()))
+
+    def ahead(rows: Array) -> float | None:
+        ups, downs = weight[rows] * positive[rows], weight[rows] * ~positive[rows]
+        if not ups.any() or not downs.any():
+            return None
+        first, second = (area(rank[rows], size, ups, downs) for rank, size in zip(ranks, sizes, strict=True))
+        return first - second
+
+    return ahead
