@@ -21,7 +21,7 @@ SEVERITIES = ("error", "warning")
 METRIC_ROWS = 20
 SLICE_ROWS = 100
 CHAMPION_ROWS = 100
-#: How often a comparison may call equal models better.
+#: How often a test may say by chance what is not so.
 ALPHA = 0.05
 #: Seconds that the fresh process may take to load the model and answer.
 LOAD_SECONDS = 180.0
@@ -102,6 +102,8 @@ def _one_of(*allowed: str) -> Callable[[Any], bool]:
 
 METRIC = Option(_metric, "the name of a metric, like 'roc_auc', or 'package.module:function'", required=True)
 NUMBER = Option(_number, "a finite number", number=True)
+LEVEL = Option(_level, "a probability above 0 and below 0.5", default=ALPHA, number=True)
+CLUSTER = Option(_text, "'day' or a column")
 
 HERE = "airflow_mlops.core.evaluation"
 
@@ -126,13 +128,13 @@ KINDS: dict[str, Kind] = {
             "require": Option(_one_of("not_worse", "better"), "'not_worse' or 'better'", default="not_worse"),
             "margin": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
             "min_rows": Option(_rows, "a whole number from 1 on", default=CHAMPION_ROWS, number=True),
-            "alpha": Option(_level, "a probability above 0 and below 0.5", default=ALPHA, number=True),
-            "cluster": Option(_text, "'day' or a column"),
+            "alpha": LEVEL,
+            "cluster": CLUSTER,
             "on_unclear": Option(_one_of("keep", "promote"), "'keep' or 'promote'", default="keep"),
         },
     ),
     "slices": Kind(
-        run=f"{HERE}.quality:slices_test",
+        run=f"{HERE}.slices:slices_test",
         label="{metric} by {by}",
         options={
             "by": Option(_by, "a column, or a list of columns (a list inside crosses its columns)", required=True),
@@ -141,6 +143,9 @@ KINDS: dict[str, Kind] = {
             "max": NUMBER,
             "max_gap": Option(_from_zero, "a number from 0 on", number=True),
             "min_rows": Option(_rows, "a whole number from 1 on", default=SLICE_ROWS, number=True),
+            "correction": Option(_one_of("holm", "none"), "'holm' or 'none'", default="holm"),
+            "alpha": LEVEL,
+            "cluster": CLUSTER,
         },
         any_of=("min", "max", "max_gap"),
         of_log=True,

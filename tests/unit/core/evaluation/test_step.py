@@ -14,6 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from airflow_mlops.core.errors import EmptyDataError, IntegrityError, MissingColumnError, SpecError
+from airflow_mlops.core.evaluation.slices import _correct
 from airflow_mlops.core.evaluation.step import evaluate_model
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.vocabulary import Report
@@ -395,6 +396,36 @@ def test_slices_are_judged_from_their_minimum_on(
     # The slice's name is a value of the data: it stands in the report and not in XCom.
     assert "LGA" not in json.dumps(report)
     assert "one slice by airport" in report["summary"]
+
+
+def test_a_slice_that_falls_short_by_luck_is_not_held_against_the_model(
+    log_model: Any, evaluate: Evaluate, frame: pd.DataFrame, details: Any, page: Any
+) -> None:
+    # Forty routes of about fifteen rows: some are below the accuracy of all.
+    frame["route"] = np.random.default_rng(7).integers(0, 40, len(frame))
+    test = {"kind": "slices", "by": "route", "metric": "accuracy", "max_gap": 0.02, "min_rows": 15, "cluster": "id"}
+    frame["route"] = frame["route"].astype(str)
+    report = evaluate(log_model(), frame, test)
+    assert report["passed"], report["summary"]
+    short = [row for row in details(report)["slices"] if row["short"]]
+    told = [row for row in short if row["p_corrected"] is not None]
+    assert len(told) > 3
+    assert all(0.05 < row["p_corrected"] <= 1 and row["p"] <= row["p_corrected"] for row in told)
+    assert "Holm" in page(report)
+    strict = evaluate(log_model(), frame, test | {"correction": "none"})
+    assert strict["checks"]["failed"] == len(short)
+
+
+def test_the_correction_is_holms() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.random.default_rng(0).beta(0.3, 2, 25)
+    entries = [{"p": float(p), "p_corrected": None, "short": True} for p in values]
+    _correct(entries, {"alpha": 0.05})
+    rejected, corrected, *_ = multipletests(values, 0.05, method="holm")
+    assert [one["p_corrected"] for one in entries] == pytest.approx(list(corrected), abs=1e-12)
+    assert [not one["passed"] for one in entries] == list(rejected)
+    assert 0 < sum(rejected) < 25
 
 
 def test_numbers_are_sliced_by_quartile_and_missing_values_stand_alone(
