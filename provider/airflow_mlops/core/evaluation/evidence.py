@@ -79,6 +79,7 @@ class Evidence:
     :param weights: one a row, or None.
     :param rows: the rows that the model is judged on, with what was left out.
     :param scratch: a local folder for files.
+    :param logged_metrics: those that the model's run has in MLflow.
     """
 
     context: StepContext
@@ -97,7 +98,9 @@ class Evidence:
     specs: list[dict[str, Any]] = field(default_factory=list)
     infrastructure: dict[str, Any] = field(default_factory=dict)
     slices: list[dict[str, Any]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
     extra_metrics: dict[str, Any] = field(default_factory=dict)
+    logged_metrics: dict[str, float] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def truth(self, rows: np.ndarray[Any, Any]) -> Any:

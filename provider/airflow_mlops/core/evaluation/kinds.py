@@ -23,6 +23,8 @@ SLICE_ROWS = 100
 CHAMPION_ROWS = 100
 #: How often a test may say by chance what is not so.
 ALPHA = 0.05
+#: ROC AUC or R² from which a feature alone is taken for the answer.
+LEAKAGE = 0.99
 #: Seconds that the fresh process may take to load the model and answer.
 LOAD_SECONDS = 180.0
 
@@ -70,6 +72,10 @@ def _positive(value: Any) -> bool:
 
 def _from_zero(value: Any) -> bool:
     return _number(value) and value >= 0
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
 
 
 def _level(value: Any) -> bool:
@@ -149,6 +155,33 @@ KINDS: dict[str, Kind] = {
         },
         any_of=("min", "max", "max_gap"),
         of_log=True,
+    ),
+    "calibration": Kind(
+        run=f"{HERE}.calibration:calibration_test",
+        label="calibration",
+        options={
+            "max_ece": Option(_share, "a number from 0 to 1", number=True),
+            "max_brier": Option(_from_zero, "a number from 0 on", number=True),
+            "bins": Option(_rows, "a whole number from 1 on", default=10, number=True),
+        },
+        any_of=("max_ece", "max_brier"),
+        of_log=True,
+    ),
+    "predictions": Kind(
+        run=f"{HERE}.soundness:predictions_test",
+        label="predictions make sense",
+        options={"min": NUMBER, "max": NUMBER},
+        of_log=True,
+    ),
+    "overfit": Kind(
+        run=f"{HERE}.soundness:overfit_test",
+        label="{metric} on training rows",
+        options={"metric": METRIC, "max_gap": Option(_from_zero, "a number from 0 on", required=True, number=True)},
+    ),
+    "leakage": Kind(
+        run=f"{HERE}.soundness:leakage_test",
+        label="no feature is the answer",
+        options={"max": Option(_share, "a number from 0 to 1", default=LEAKAGE, number=True)},
     ),
     "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
     "load": Kind(

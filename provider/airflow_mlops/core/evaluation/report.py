@@ -51,6 +51,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "dataset": _dataset(evidence),
         "champion": _champion(evidence.champion, comparison),
         "slices": evidence.slices,
+        "calibration": evidence.calibration,
         "infrastructure": _infrastructure(evidence),
         "caveats": _caveats(evidence),
         "origin": _origin(evidence),

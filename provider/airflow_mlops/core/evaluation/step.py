@@ -108,7 +108,7 @@ def evaluate_model(
             copy = fetch(context, ref, scratch / "model", trust)
             evidence = _evidence(context, copy, data, frame, wanted, scratch)
             evidence.champion = rival
-            evidence.hyperparameters = _hyperparameters(context, ref)
+            evidence.hyperparameters, evidence.logged_metrics = _logged(context, ref)
             check_slices([str(column) for column in evidence.frame.columns], specs or [])
             judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
             champions.compare(evidence, trust, scratch / "champion")
@@ -232,16 +232,17 @@ def _evidence(
     )
 
 
-def _hyperparameters(context: StepContext, ref: ModelRef) -> dict[str, Any]:
-    """Return the parameters that the model's run logged, for the report; none if the run is gone."""
+def _logged(context: StepContext, ref: ModelRef) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return the parameters and metrics that the model's run logged; none if the run is gone."""
     if not ref.run_id:
-        return {}
+        return {}, {}
     mlflow_client = client(context, "reading a run")
     try:
         with mlflow_errors(context.tracking_uri):
-            return dict(mlflow_client.get_run(ref.run_id).data.params)
+            data = mlflow_client.get_run(ref.run_id).data
     except NotFoundError:
-        return {}
+        return {}, {}
+    return dict(data.params), dict(data.metrics)
 
 
 def _default_tests(evidence: Evidence) -> list[dict[str, Any]]:
