@@ -78,6 +78,10 @@ def _share(value: Any) -> bool:
     return _number(value) and 0 <= value <= 1
 
 
+def _class(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool))
+
+
 def _level(value: Any) -> bool:
     return _number(value) and 0 < value < 0.5
 
@@ -183,6 +187,37 @@ KINDS: dict[str, Kind] = {
         label="no feature is the answer",
         options={"max": Option(_share, "a number from 0 to 1", default=LEAKAGE, number=True)},
     ),
+    "robustness": Kind(
+        run=f"{HERE}.behaviour:robustness_test",
+        label="robust",
+        options={
+            "max_flips": Option(_from_zero, "a number from 0 on", required=True, number=True),
+            "noise": Option(_from_zero, "a number from 0 on", default=0.1, number=True),
+            "missing": Option(_share, "a number from 0 to 1", default=0.05, number=True),
+            "swap": Option(_share, "a number from 0 to 1", default=0.05, number=True),
+        },
+    ),
+    "invariance": Kind(
+        run=f"{HERE}.behaviour:invariance_test",
+        label="does not depend on {column}",
+        options={
+            "column": Option(_text, "a column", required=True),
+            "max_flips": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
+        },
+    ),
+    "directional": Kind(
+        run=f"{HERE}.behaviour:directional_test",
+        label="{expect}s with {column}",
+        options={
+            "column": Option(_text, "a column", required=True),
+            "expect": Option(_one_of("increase", "decrease"), "'increase' or 'decrease'", required=True),
+            "change": NUMBER,
+            "factor": NUMBER,
+            "of_class": Option(_class, "a class that the model knows"),
+            "max_wrong": Option(_share, "a number from 0 to 1", default=0.05, number=True),
+        },
+        any_of=("change", "factor"),
+    ),
     "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
     "load": Kind(
         run=f"{HERE}.infrastructure:load_test",
@@ -277,7 +312,7 @@ def _check(test: Any, where: str, rendered: bool) -> dict[str, Any]:
         elif option.default is not None:
             spec[key] = option.default
     if kind.any_of and not any(key in spec for key in kind.any_of):
-        raise SpecError(f"{where} needs a threshold: {' or '.join(map(repr, kind.any_of))}", test=where)
+        raise SpecError(f"{where} needs {' or '.join(map(repr, kind.any_of))}", test=where)
     if _number(spec.get("min")) and _number(spec.get("max")) and spec["min"] > spec["max"]:
         raise SpecError(f"{where}: 'min' {spec['min']} is above 'max' {spec['max']}: no value could pass", test=where)
     spec.setdefault("name", _label(kind, spec))
