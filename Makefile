@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests that run side by side; many of them wait for servers rather than compute.
+WORKERS ?= 3
 
 .PHONY: help setup demo up test lint types format docs bench lock clean
 
@@ -24,7 +26,7 @@ up: $(STAMP)  ## Keep Airflow's UI running on what the demo left, until Ctrl-C
 	$(BIN)/python scripts/demo.py --up
 
 test: $(STAMP)  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 lint: $(STAMP)  ## Check style
 	$(BIN)/ruff check .

@@ -108,3 +108,16 @@ def log_model(mlflow_context: StepContext, tmp_path: Path) -> Callable[..., dict
         return ref.to_dict()
 
     return log
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests pytest-xdist keeps in one process: those that share a costly server, else those of a file."""
+    engine = {"docker_engine", "base_image", "ml_image"}
+    for item in items:
+        if engine & set(getattr(item, "fixturenames", ())):
+            group = "docker"
+        elif item.get_closest_marker("scheduler"):
+            group = "scheduler"
+        else:
+            group = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -70,6 +71,7 @@ class Engine:
         with open(self.folder / "log", "ab") as log:
             folders = {"data-root": "data", "exec-root": "exec", "pidfile": "pid", "config-file": "none.json"}
             options = [f"--{option}={self.folder / name}" for option, name in folders.items()]
+            options += self.network()
             self.process = subprocess.Popen(["dockerd", f"--host={self.url}", *options], stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while not answers(self.url):
@@ -77,6 +79,28 @@ class Engine:
                 text = (self.folder / "log").read_text()[-2000:]
                 raise RuntimeError(f"dockerd did not start: {text}")
             time.sleep(0.05)
+
+    @property
+    def bridge(self) -> str:
+        """The network bridge of an engine that the tests started."""
+        assert self.folder
+        return f"dk-{zlib.crc32(os.fsencode(self.folder)):08x}"
+
+    def network(self) -> list[str]:
+        """Return the options of a network of the engine's own, so that others on this machine are not disturbed.
+
+        Two engines that write the firewall at once fail, and the one's rules would cut off the other's containers.
+        """
+        number = zlib.crc32(os.fsencode(self.bridge)) % 200
+        if not Path("/sys/class/net", self.bridge).exists():
+            for command in (
+                ["link", "add", self.bridge, "type", "bridge"],
+                ["address", "add", f"10.{number}.0.1/24", "dev", self.bridge],
+                ["link", "set", self.bridge, "up"],
+            ):
+                subprocess.run(["ip", *command], check=True, capture_output=True)
+        pool = f"base=10.{number}.128.0/17,size=24"
+        return ["--iptables=false", "--ip6tables=false", f"--bridge={self.bridge}", f"--default-address-pool={pool}"]
 
     def stop(self) -> None:
         """Stop it as ``systemctl stop docker`` does; its containers end."""
@@ -260,6 +284,7 @@ def docker_engine() -> Iterator[Engine]:
         if engine.own:
             with contextlib.suppress(Exception):
                 engine.stop()
+            subprocess.run(["ip", "link", "delete", engine.bridge], check=False, capture_output=True)
             remove(engine.folder)
 
 
