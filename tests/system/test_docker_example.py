@@ -1,4 +1,4 @@
-"""The example of docs/runtimes_docker.md, run in Airflow with a real engine."""
+"""The example of docs/runtimes/docker.md, run in Airflow with a real engine."""
 
 from __future__ import annotations
 
