@@ -22,6 +22,7 @@ EXTRA_OF = {
     "great_expectations": "great-expectations",
     "yaml": "great-expectations",
     "evidently": "evidently",
+    "fairlearn": "fairness",
     "docker": "docker",
     "boto3": "amazon",
     "sqlalchemy": "sql",

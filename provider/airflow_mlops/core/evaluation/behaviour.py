@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import MissingColumnError, SpecError, did_you_mean
+from airflow_mlops.core.errors import MissingColumnError, SpecError, UnsupportedError, did_you_mean
 from airflow_mlops.core.evaluation.loading import features, said
 from airflow_mlops.core.evaluation.outcome import Outcome, outcome
 from airflow_mlops.core.reports import figure as text
@@ -38,7 +38,7 @@ def robustness_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     outcomes = []
     for what, size in (("noise", spec["noise"]), ("missing", spec["missing"]), ("swap", spec["swap"])):
         random = np.random.default_rng(0)
-        changed = _PERTURB[what](frame, size, random) if size else None
+        changed = _PERTURB[what](frame, _inputs(evidence, frame), size, random) if size else None
         if changed is None:
             continue
         one = {**spec, "name": f"{spec['name']}: {_SAID[what]}"}
@@ -53,18 +53,22 @@ def invariance_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
 
     rows, frame = _rows(evidence)
     column = _column(frame, spec)
+    if column not in _inputs(evidence, frame):
+        return [outcome(spec, True, f"The model does not take {column}", value=0.0, threshold=_threshold(spec))]
     values = pandas.unique(frame[column])
     if len(values) > VALUES:
         order = np.random.default_rng(0).permutation(len(frame))
-        return [_held(evidence, spec, rows, _with(frame, column, frame[column].to_numpy()[order]), _if(column))]
-    before = _predict_again(evidence, frame)
+        others = frame[column].iloc[order].set_axis(frame.index)
+        return [_held(evidence, spec, rows, frame.assign(**{column: others}), _if(column))]
+    before = evidence.challenger.at(rows)
     apart = np.zeros(len(frame))
     for value in values:
         after = _predict_again(evidence, _with(frame, column, value))
-        if isinstance(before, str) or isinstance(after, str):
-            why = before if isinstance(before, str) else after
+        if before is None or isinstance(after, str):
+            why = after if isinstance(after, str) else evidence.challenger.problem
             return [outcome(spec, False, f"{_if(column)} the model cannot predict: {why}", threshold=_threshold(spec))]
         apart = np.maximum(apart, _apart(before, after))
+    assert before is not None
     return [_judge(spec, apart, _if(column), before)]
 
 
@@ -73,10 +77,9 @@ def directional_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     _, frame = _rows(evidence)
     column = _column(frame, spec)
     threshold = f"≤ {spec['max_wrong']:.1%} the wrong way"
-    numbers = frame[column]
-    if numbers.dtype.kind not in "iuf":
-        raise SpecError(f"the test {spec['name']!r} changes the column {column!r} by a number, and it holds none")
-    moved = (numbers * spec.get("factor", 1) + spec.get("change", 0)).astype(numbers.dtype)
+    if column not in _inputs(evidence, frame):
+        return [outcome(spec, False, f"The model does not take {column}: it moves nothing", threshold=threshold)]
+    moved = _moved(frame[column], spec)
     before, after = _predict_again(evidence, frame), _predict_again(evidence, _with(frame, column, moved))
     if isinstance(before, str) or isinstance(after, str):
         why = before if isinstance(before, str) else after
@@ -101,6 +104,14 @@ def _rows(evidence: Evidence) -> tuple[np.ndarray[Any, Any], pandas.DataFrame]:
     return rows, evidence.frame.iloc[rows].reset_index(drop=True)
 
 
+def _inputs(evidence: Evidence, frame: pandas.DataFrame) -> list[str]:
+    """Return the columns that the model takes; no other is ever changed, the target least of all."""
+    try:
+        return [str(name) for name in features(evidence.challenger.copy, frame, evidence.not_features).columns]
+    except UnsupportedError:
+        return []
+
+
 def _column(frame: pandas.DataFrame, spec: dict[str, Any]) -> str:
     column, names = spec["column"], [str(name) for name in frame.columns]
     if column not in names:
@@ -114,9 +125,39 @@ def _column(frame: pandas.DataFrame, spec: dict[str, Any]) -> str:
 def _with(frame: pandas.DataFrame, column: str, values: Any) -> pandas.DataFrame:
     import pandas
 
-    changed = frame.copy()
+    changed: pandas.DataFrame = frame.copy()
     changed[column] = pandas.Series(values, index=frame.index).astype(frame[column].dtype)
     return changed
+
+
+def _moved(numbers: pandas.Series, spec: dict[str, Any]) -> pandas.Series:
+    """Return a column times ``factor`` plus ``change``."""
+    import pandas
+
+    name = spec["column"]
+    types = pandas.api.types
+    if not types.is_numeric_dtype(numbers) or types.is_bool_dtype(numbers):
+        raise SpecError(f"the test {spec['name']!r} changes the column {name!r} by a number, and it holds none")
+    moved = numbers.astype("float64") * spec.get("factor", 1) + spec.get("change", 0)
+    back = _typed_like(numbers, moved)
+    if len(back) and (back == numbers).fillna(True).all():
+        raise SpecError(
+            f"the test {spec['name']!r} changes no value of {name!r}, which holds {numbers.dtype} numbers: "
+            "give a larger change or factor"
+        )
+    return back
+
+
+def _typed_like(column: pandas.Series, values: pandas.Series) -> pandas.Series:
+    """Return values in the type of a column, so that the model's signature holds: whole ones stay whole, and fit."""
+    import numpy as np
+    import pandas
+
+    if pandas.api.types.is_integer_dtype(column):
+        limits = np.iinfo(getattr(column.dtype, "numpy_dtype", column.dtype))
+        values = values.round().clip(limits.min, limits.max)
+    typed: pandas.Series = values.astype(column.dtype)
+    return typed
 
 
 def _if(column: str) -> str:
@@ -200,30 +241,35 @@ def _height(predictions: Predictions, spec: dict[str, Any]) -> np.ndarray[Any, A
     return np.asarray(predictions.probabilities[:, place], dtype="float64")
 
 
-def _noisy(frame: pandas.DataFrame, size: float, random: np.random.Generator) -> pandas.DataFrame | None:
+def _noisy(
+    frame: pandas.DataFrame, columns: list[str], size: float, random: np.random.Generator
+) -> pandas.DataFrame | None:
     changed, any_one = frame.copy(), False
-    for name in frame.columns:
+    for name in columns:
         column = frame[name]
-        # A whole number stays one, so that the model's signature holds.
         if column.dtype.kind in "iuf" and column.nunique() > 2:
-            moved = column + size * float(column.std()) * random.normal(size=len(frame))
-            changed[name] = (moved.round() if column.dtype.kind in "iu" else moved).astype(column.dtype)
+            moved = column.astype("float64") + size * float(column.std()) * random.normal(size=len(frame))
+            changed[name] = _typed_like(column, moved)
             any_one = True
     return changed if any_one else None
 
 
-def _holed(frame: pandas.DataFrame, size: float, random: np.random.Generator) -> pandas.DataFrame | None:
+def _holed(
+    frame: pandas.DataFrame, columns: list[str], size: float, random: np.random.Generator
+) -> pandas.DataFrame | None:
     changed, any_one = frame.copy(), False
-    for name in frame.columns:
+    for name in columns:
         if frame[name].dtype.kind == "f" or _is_text(frame[name]):
             changed[name] = frame[name].mask(random.random(len(frame)) < size)
             any_one = True
     return changed if any_one else None
 
 
-def _swapped(frame: pandas.DataFrame, size: float, random: np.random.Generator) -> pandas.DataFrame | None:
+def _swapped(
+    frame: pandas.DataFrame, columns: list[str], size: float, random: np.random.Generator
+) -> pandas.DataFrame | None:
     changed, any_one = frame.copy(), False
-    for name in frame.columns:
+    for name in columns:
         if _is_text(frame[name]):
             others = frame[name].iloc[random.permutation(len(frame))].set_axis(frame.index)
             changed[name] = frame[name].mask(random.random(len(frame)) < size, others)

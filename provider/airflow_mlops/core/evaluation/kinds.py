@@ -218,6 +218,28 @@ KINDS: dict[str, Kind] = {
         },
         any_of=("change", "factor"),
     ),
+    "fairness": Kind(
+        run=f"{HERE}.fairness:fairness_test",
+        label="{criterion} by {by}",
+        options={
+            "by": Option(_by, "a column, or a list of columns (a list inside crosses its columns)", required=True),
+            "criterion": Option(
+                _one_of("demographic_parity", "equalized_odds"),
+                "'demographic_parity' or 'equalized_odds'",
+                required=True,
+            ),
+            "max_difference": Option(_share, "a number from 0 to 1", number=True),
+            "min_ratio": Option(_share, "a number from 0 to 1", number=True),
+            "of_class": Option(_class, "a class that the model knows"),
+            "at_least": NUMBER,
+            "min_rows": Option(_rows, "a whole number from 1 on", default=SLICE_ROWS, number=True),
+            "correction": Option(_one_of("holm", "none"), "'holm' or 'none'", default="holm"),
+            "alpha": LEVEL,
+            "cluster": CLUSTER,
+        },
+        any_of=("max_difference", "min_ratio"),
+        of_log=True,
+    ),
     "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
     "load": Kind(
         run=f"{HERE}.infrastructure:load_test",

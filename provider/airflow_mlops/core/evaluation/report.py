@@ -52,6 +52,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "champion": _champion(evidence.champion, comparison),
         "slices": evidence.slices,
         "calibration": evidence.calibration,
+        "fairness": evidence.fairness,
         "infrastructure": _infrastructure(evidence),
         "caveats": _caveats(evidence),
         "origin": _origin(evidence),

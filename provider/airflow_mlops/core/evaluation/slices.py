@@ -73,7 +73,7 @@ def _by_columns(
     """Return what was found of the slices by some columns: of those that can be judged, and of the others."""
     found: list[dict[str, Any]] = []
     left: list[dict[str, Any]] = []
-    for number, (label, rows) in enumerate(_groups(evidence, columns), 1):
+    for number, (label, rows) in enumerate(groups(evidence, columns), 1):
         value: float | None = None
         reason: str | None = f"fewer than {spec['min_rows']:,} rows"
         if number > MAX_SLICES:
@@ -162,7 +162,7 @@ def _slice_outcome(spec: dict[str, Any], entry: dict[str, Any]) -> Outcome:
     )
 
 
-def _groups(evidence: Evidence, columns: list[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+def groups(evidence: Evidence, columns: list[str]) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Yield the label and the rows of each group among the judged rows, the largest first."""
     import numpy as np
     import pandas
@@ -207,13 +207,13 @@ def check_slices(evidence_columns: list[str], specs: list[dict[str, Any]]) -> No
     :raises MissingColumnError: for one that is not there, with the nearest.
     """
     for spec in specs:
-        if spec["kind"] != "slices":
+        if spec["kind"] not in ("slices", "fairness"):
             continue
         for part in spec["by"] if isinstance(spec["by"], (list, tuple)) else [spec["by"]]:
             for column in [part] if isinstance(part, str) else part:
                 if column not in evidence_columns:
                     near = did_you_mean(column, evidence_columns)
                     raise MissingColumnError(
-                        f"the test {spec['name']!r} slices by {column!r}, which the dataset does not have{near}",
+                        f"the test {spec['name']!r} goes by {column!r}, which the dataset does not have{near}",
                         column=column,
                     )

@@ -146,6 +146,8 @@ def _specs(tests: Any, champion: str | None) -> list[dict[str, Any]] | None:
         # Before anything is downloaded: a name that cannot be imported is a mistake of the spec.
         if spec["kind"] == "custom":
             load(spec["function"], f"the function of the test {spec['name']!r}")
+        if spec["kind"] == "fairness":
+            require("fairlearn", "the test kind 'fairness'")
         if "metric" in spec:
             metric(spec["metric"])
     return specs

@@ -353,7 +353,7 @@ def test_bad_data_has_its_own_errors(log_model: Any, evaluate: Evaluate, frame: 
         evaluate(ref, frame)
     with pytest.raises(MissingColumnError, match="no target column 'lte'; did you mean 'late'"):
         evaluate(ref, frame, target="lte")
-    with pytest.raises(MissingColumnError, match="slices by 'airprt', which the dataset does not have; did you mean"):
+    with pytest.raises(MissingColumnError, match="goes by 'airprt', which the dataset does not have; did you mean"):
         evaluate(log_model(), frame, {"kind": "slices", "by": "airprt", "metric": "f1", "min": 0})
 
 
