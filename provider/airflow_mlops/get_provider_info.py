@@ -109,6 +109,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLOps",
                 "python-modules": [
+                    "airflow_mlops.operators.approval",
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.registry",

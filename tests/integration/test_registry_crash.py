@@ -91,6 +91,27 @@ def test_promote_killed_and_tried_again(point, mlflow_context, log_model, tmp_pa
     assert RegisteredModel(mlflow_context, NAME).alias("champion") == 2
 
 
+@pytest.mark.parametrize("point", CRASH_POINTS["rollback_model"])
+def test_rollback_killed_and_tried_again_goes_back_once(point, mlflow_context, log_model, tmp_path):
+    for number in (1, 2, 3):
+        register_model(mlflow_context, model=log_model(str(number)), model_name=NAME)
+        run_step(spec(mlflow_context, "promote_model", f"run/{number}", model=f"churn/{number}"))
+    what = spec(mlflow_context, "rollback_model", "run/back", model_name=NAME)
+    process, _ = start(tmp_path, what, **{VARIABLE: point})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors
+    time.sleep(1.1)  # A retry comes after the lease.
+
+    entry = run_step(what)
+
+    assert (entry["seq"], entry["action"], entry["version"], entry["previous_version"]) == (4, "rollback", 2, 3)
+    assert run_step(what) == entry
+    assert [(e.seq, e.state) for e in Ledger(mlflow_context.store, NAME).entries()] == [
+        (number, "done") for number in (1, 2, 3, 4)
+    ]
+    assert RegisteredModel(mlflow_context, NAME).alias("champion") == 2
+
+
 @pytest.mark.parametrize(
     ("point", "error", "state"),
     [

@@ -52,6 +52,14 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "promote.alias_moved",
         "promote.outcome_written",
     ),
+    # A rollback is a move as a promotion is.
+    "rollback_model": (
+        "promote.intent_written",
+        "promote.move_claimed",
+        "promote.alias_moved",
+        "promote.outcome_written",
+    ),
+    "record_approval": ("approve.recorded", "report.details_written", "report.page_written"),
     "write_to_s3": ("s3.part_sent", "s3.uploaded", "s3.published"),
     "docker_runtime": ("docker.created", "docker.started", "docker.ended", "docker.removed"),
     "collect_garbage": ("gc.planned", "gc.copied", "gc.deleted", "gc.rechecked", "gc.purged"),

@@ -27,6 +27,9 @@ STEPS = {
     "evaluate_model": "airflow_mlops.core.evaluation.step:evaluate_model",
     "register_model": "airflow_mlops.core.registry.register:register_model",
     "promote_model": "airflow_mlops.core.registry.promote:promote_model",
+    "rollback_model": "airflow_mlops.core.registry.rollback:rollback_model",
+    "request_approval": "airflow_mlops.core.registry.approval:request_approval",
+    "record_approval": "airflow_mlops.core.registry.approval:record_approval",
 }
 
 #: What a spec may hold.

@@ -90,11 +90,16 @@ def urls_of(
     if runs and result.get("run_id"):
         # This page of MLflow finds the run's experiment by itself.
         found["run"] = f"{runs}/#/runs/{quote(str(result['run_id']), safe='')}"
-    models = _ui(tracking.ui_url or tracking.registry_uri or tracking.tracking_uri)
+    models = mlflow_pages(tracking)
     name, version = result.get("name") or result.get("model"), result.get("version")
-    if models and isinstance(name, str) and version and result.get("kind") in ("model", "ledger_entry"):
+    if models and isinstance(name, str) and version and result.get("kind") in ("model", "ledger_entry", "approval"):
         found["version"] = f"{models}/#/models/{quote(name, safe='')}/versions/{version}"
     return found
+
+
+def mlflow_pages(tracking: Tracking | None) -> str | None:
+    """Return where people open MLflow's registry in a browser, or None if that is not known."""
+    return _ui(tracking.ui_url or tracking.registry_uri or tracking.tracking_uri) if tracking else None
 
 
 def _ui(uri: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Register a model, and promote a version of it."""
+"""Register a model, have a version of it approved, promote it, and roll back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.links.model import MLflowRunLink, ModelVersionLink
+from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
 from airflow_mlops.operators.models import resolve_model
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+__all__ = ["ApproveModelOperator", "PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator"]
 
 
 class RegisterModelOperator(MlopsOperator):
@@ -100,8 +103,8 @@ class PromoteModelOperator(MlopsOperator):
     :param expected_champion: the version that the alias must have now; ``"none"``: it must not exist yet. Default
         ``"unset"``: the version that the evidence was measured against, else what stands when the task begins.
         (templated)
-    :param reason: why, for the ledger. (templated)
-    :param by: who, for the ledger; default: the user who triggered the run. (templated)
+    :param reason: why, for the ledger; default: the reason that the approver among the evidence gave. (templated)
+    :param by: who, for the ledger; default: who approved it, else the user who triggered the run. (templated)
     """
 
     step = "promote_model"
@@ -144,12 +147,55 @@ class PromoteModelOperator(MlopsOperator):
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""
-        self.log.info(
-            "%s@%s: version %s, before %s (entry %s)",
-            result["model"],
-            result["alias"],
-            result["version"],
-            result["previous_version"] or "none",
-            result["seq"],
-        )
+        self.log.info("%s", _sentence(result))
         return result
+
+
+class RollbackModelOperator(MlopsOperator):
+    """Point an alias back at a version that it had, through the ledger.
+
+    Returns the ledger entry, of action ``rollback``. What was itself rolled back is passed over: a second rollback goes
+    further back. A promotion that comes in meanwhile is not undone: the task fails and says which. Killed at any
+    instant and tried again, there is one entry and one step back. The task cleared after a later promotion or rollback
+    fails with "superseded by entry n" and moves nothing.
+
+    :param model_name: name in the registry. (templated)
+    :param alias: the alias to move. (templated)
+    :param to_version: a version that the alias had; default: the one before the present one. (templated)
+    :param reason: why, for the ledger. (templated)
+    :param by: who, for the ledger; default: the user who triggered the run. (templated)
+    """
+
+    step = "rollback_model"
+    step_arguments = ("model_name", "alias", "to_version", "reason", "by")
+    needs_mlflow = True
+    operator_extra_links = (ModelVersionLink(),)
+
+    template_fields: Sequence[str] = (*step_arguments, *BACKEND_FIELDS)
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        alias: str = "champion",
+        to_version: int | str | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.alias = alias
+        self.to_version = to_version
+        self.reason = reason
+        self.by = by
+
+    def conclude(self, context: Context, result: dict[str, Any]) -> Any:
+        """Return the ledger entry, and say in the log what took place."""
+        self.log.info("%s", _sentence(result))
+        return result
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    before = entry["previous_version"] or "none"
+    return f"{entry['model']}@{entry['alias']}: version {entry['version']}, before {before} (entry {entry['seq']})"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Where a report's details list what it checked.
 CHECK_LISTS = ("tests", "expectations")
+#: Kind of the report of a person's or a policy's decision.
+APPROVAL = "approval"
 
 
 def as_reports(evidence: Any) -> list[dict[str, Any]]:
@@ -44,7 +46,10 @@ class Proof:
 
     def summary(self) -> dict[str, Any]:
         """Return what a ledger entry keeps of it."""
-        return {key: self.report.get(key) for key in ("kind", "passed", "digest", "subject", "report_uri")}
+        kept = {key: self.report.get(key) for key in ("kind", "passed", "digest", "subject", "report_uri")}
+        if self.report["kind"] == APPROVAL:
+            kept |= {key: self.details.get(key) for key in ("by", "at", "reason")}
+        return kept
 
     def champion_of(self, name: str, alias: str) -> Expected:
         """Return the version that the model was measured against, None if there was no champion yet.
@@ -85,6 +90,23 @@ def expected_champion(proofs: list[Proof], name: str, alias: str) -> Expected:
     """Return the version that the evidence was measured against, or :data:`UNSET` if it does not say."""
     found = (proof.champion_of(name, alias) for proof in proofs)
     return next((version for version in found if version != UNSET), UNSET)
+
+
+def approval(proofs: list[Proof], name: str, alias: str) -> dict[str, Any]:
+    """Return the decision among the evidence, ``{"by", "reason", ...}``; an empty dict if there is none.
+
+    :raises ConflictError: if it is about another name or alias: who approved staging has not approved production.
+    """
+    for proof in proofs:
+        if proof.report["kind"] == APPROVAL:
+            given = (proof.details.get("name"), proof.details.get("alias"))
+            if given != (name, alias):
+                raise ConflictError(
+                    f"the approval is for {given[0]}@{given[1]}, not for {name}@{alias}: have this release approved",
+                    approved=f"{given[0]}@{given[1]}",
+                )
+            return proof.details
+    return {}
 
 
 def _check_passed(report: dict[str, Any]) -> None:

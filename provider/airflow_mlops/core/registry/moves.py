@@ -92,6 +92,22 @@ def carry_out(ledger: Ledger, model: RegisteredModel, move: Move, log: logging.L
     raise ConflictError(f"others kept changing {ledger.model!r}; nothing was moved. Try again", model=ledger.model)
 
 
+def catch_up(ledger: Ledger, model: RegisteredModel, alias: str, key: str, log: logging.Logger) -> list[Entry]:
+    """Return the entries once they say where the alias is now, whoever moved it there.
+
+    What others left open is settled, a move in MLflow put on record; the open entry of the task instance ``key`` is
+    returned open, as the last.
+    """
+    for _ in range(ATTEMPTS):
+        entries = ledger.entries()
+        if entries and entries[-1].outcome is None and entries[-1].is_by(key):
+            return entries
+        entries, _repaired = settle(ledger, model, None, log)
+        if not _moved_outside(ledger, entries, alias, model.alias(alias), log):
+            return entries
+    raise ConflictError(f"others kept changing {ledger.model!r}; nothing was moved. Try again", model=ledger.model)
+
+
 def _intent(move: Move, now: int | None) -> dict[str, Any]:
     return {
         "action": move.action,
@@ -188,7 +204,7 @@ def _go_through(ledger: Ledger, model: RegisteredModel, entry: Entry, log: loggi
     assert settled.outcome is not None
     stands = f"{tail} stands" if tail else "the alias stands as it was"
     raise ConflictError(
-        f"{settled} was voided: {settled.outcome['reason']}; {stands}. Clear the task to promote again",
+        f"{settled} was voided: {settled.outcome['reason']}; {stands}. Clear the task to try again",
         seq=entry.seq,
     )
 
@@ -280,8 +296,8 @@ def _done_before(entries: list[Entry], move: Move, log: logging.Logger) -> Entry
     if same or (later and move.expected == UNSET):
         first = same[-1] if same else own[-1]
         raise SupersededError(
-            f"{first} is superseded by {tail}: doing it again would undo that. If that is what you want, promote "
-            "from a new run or by 'airflow mlops promote'",
+            f"{first} is superseded by {tail}: doing it again would undo that. If that is what you want, "
+            f"{move.action} from a new run or by 'airflow mlops {move.action}'",
             seq=first.seq,
         )
     return None
@@ -296,6 +312,14 @@ def _compare(ledger: Ledger, entries: list[Entry], move: Move, stood: int | None
     why = (
         "stood there when this began" if move.expected == UNSET else "it was expected to have, or was measured against"
     )
+    if move.action == "rollback":
+        raise ConflictError(
+            f"{move.alias!r} of {ledger.model!r} is {_name(now)} now{since}, and {_name(expected)} was to be rolled "
+            "back: somebody was first. Roll back again if the present version is to go as well",
+            model=ledger.model,
+            expected=expected,
+            found=now,
+        )
     raise ConflictError(
         f"{move.alias!r} of {ledger.model!r} is {_name(now)} now{since}, and {_name(expected)} is what "
         f"{why}. Test the model against the present one, and promote again",

@@ -40,8 +40,8 @@ def promote_model(
         version. An empty list: none, which the entry then says.
     :param expected_champion: the version that the alias must have now; None or ``"none"``: it must not exist.
         ``"unset"``: the version that the evidence was measured against, else what stands when this begins.
-    :param reason: why, for the ledger.
-    :param by: who, for the ledger; default: the user who triggered the run.
+    :param reason: why, for the ledger; default: the reason of the approval among the evidence.
+    :param by: who, for the ledger; default: who approved it, else the user who triggered the run.
     :return: the ledger entry.
     :raises GateFailedError: if a report did not pass.
     :raises ConflictError: if the evidence speaks of another model, or the alias is not where it is expected.
@@ -55,13 +55,14 @@ def promote_model(
     recorded = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
     waived = evidence is not None and not evidence
     reports = held.as_reports(evidence if evidence is not None else (recorded or {}).get("evidence"))
-    proofs = held.check(context, reports, _with_origin(ref, recorded))
+    proofs = held.check(context, reports, with_origin(ref, recorded))
 
     registered, version = _target(context, ref, manifest, to_name, reports)
     ledger = Ledger(context.store, registered.name)
     ledger.bind(registered)
     if expected == UNSET:
         expected = held.expected_champion(proofs, registered.name, alias)
+    approval = held.approval(proofs, registered.name, alias)
     move = Move(
         action="promote",
         alias=alias,
@@ -69,8 +70,8 @@ def promote_model(
         digest=ref.digest,
         expected=expected,
         key=context.key,
-        by=by or context.run.get("triggered_by"),
-        reason=reason or None,
+        by=by or approval.get("by") or context.run.get("triggered_by"),
+        reason=reason or approval.get("reason"),
         evidence=[proof.summary() for proof in proofs],
         evidence_waived=waived,
         run=context.run or None,
@@ -95,7 +96,7 @@ def read_expected(value: Any) -> Expected:
     return int(text)
 
 
-def _with_origin(ref: ModelRef, recorded: dict[str, Any] | None) -> ModelRef:
+def with_origin(ref: ModelRef, recorded: dict[str, Any] | None) -> ModelRef:
     """Return the ref completed by what was registered with the version: the data that it was made from."""
     if recorded is None:
         return ref

@@ -12,6 +12,7 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.promote import promote_model
 from airflow_mlops.core.registry.register import register_model
+from airflow_mlops.core.registry.rollback import rollback_model
 from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.steps import StepContext
 
@@ -53,15 +54,17 @@ def report(mlflow_context: StepContext) -> Callable[..., dict[str, Any]]:
         passed: bool = True,
         subject: str | None = None,
         against: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        details = {
+        found = {
             "tests": [{"name": "auc", "passed": passed, "severity": "error"}],
             "of": ref["uri"],
             "champion": against and {"alias": "churn@champion", **against},
+            **(details or {}),
         }
-        key = f"reports/flights/test/{digests.hex_of(digests.of_json(details))[:16]}/details.json"
-        mlflow_context.store.put_json(key, details)
+        key = f"reports/flights/test/{digests.hex_of(digests.of_json(found))[:16]}/details.json"
+        mlflow_context.store.put_json(key, found)
         return {
             "schema": 1,
             "kind": "model_test",
@@ -71,7 +74,7 @@ def report(mlflow_context: StepContext) -> Callable[..., dict[str, Any]]:
             "subject": subject or ref["digest"],
             "details_uri": mlflow_context.store.uri_of(key),
             "report_uri": mlflow_context.store.uri_of(key.replace("details.json", "report.html")),
-            "digest": digests.of_json(details),
+            "digest": digests.of_json(found),
             **more,
         }
 
@@ -107,5 +110,15 @@ def promote(as_task: Any) -> Callable[..., dict[str, Any]]:
 
     def call(model: Any, key: str = "promote/1", **arguments: Any) -> dict[str, Any]:
         return promote_model(as_task(key), model=model, **arguments)
+
+    return call
+
+
+@pytest.fixture
+def rollback(as_task: Any) -> Callable[..., dict[str, Any]]:
+    """Roll back as the task instance ``key``."""
+
+    def call(key: str = "rollback/1", **arguments: Any) -> dict[str, Any]:
+        return rollback_model(as_task(key), model_name=NAME, **arguments)
 
     return call
