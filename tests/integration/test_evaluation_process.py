@@ -107,8 +107,72 @@ def test_a_model_loads_and_answers_in_a_fresh_process(
     found = by_kind(context, report)
     assert "predicts its own input example" in found["load"]["message"]
     assert 0 < found["latency"]["value"] < 5000
-    assert "of 300 single-row predictions" in found["latency"]["message"]
+    assert "Of 300 single-row predictions p50 is" in found["latency"]["message"]
     assert started == [1]
+
+
+def test_the_served_model_is_measured_and_keeps_to_its_contract(
+    context: StepContext, log_model: Any, dataset: str
+) -> None:
+    tests = [
+        LOAD,
+        {"kind": "contract"},
+        {"kind": "latency", "over": "http", "p50_ms": 5000, "p95_ms": 5000, "p99_ms": 5000},
+        {"kind": "latency", "name": "impossible", "p99_ms": 0.000001},
+        {"kind": "throughput", "min_rows_per_second": 10, "min_requests_per_second": 1, "batch": 500},
+        {"kind": "memory", "max_mb": 2000},
+        {"kind": "memory", "max_mb": 10, "name": "too little", "severity": "warning"},
+    ]
+    report = evaluate_model(context, model=log_model().to_dict(), dataset=dataset, tests=tests)
+    details = context.store.get_json(context.store.key_of(report["details_uri"]) or "")
+    found = details["tests"][1:]
+    assert [one["passed"] for one in found] == [True, True, True, False, True, True, True, False], found
+    load, contract, http, impossible, rows, requests, memory, _ = found
+    assert "does so as MLflow serves it" in load["message"]
+    # Two columns, each missing and as text, and one more.
+    assert "keeps to its signature on 5 inputs" in contract["message"]
+    assert "requests of one row to MLflow's scoring server" in http["message"]
+    assert "must be p99 ≤ 1e-06 ms" in impossible["message"]
+    assert "rows a second in batches of 500" in rows["message"]
+    assert "with 4 clients at once" in requests["message"]
+    # Of the program alone, as its kernel counts it: less than what the process of the tests has by now.
+    assert 50 < memory["value"] < 2000
+    measured = details["infrastructure"]["process"]
+    assert measured["http"]["p50_ms"] <= measured["http"]["p95_ms"] <= measured["http"]["p99_ms"]
+    assert measured["server"] == {"ping": 200, "invocations": 200, "predictions": 3}
+    page = context.store.get_bytes(context.store.key_of(report["report_uri"]) or "").decode()
+    assert "request to MLflow&#39;s scoring server" in page
+
+
+def test_a_model_without_a_signature_and_one_that_answers_at_random_break_their_contract(
+    context: StepContext, log_model: Any, dataset: str, tmp_path: Path
+) -> None:
+    class AtRandom(mlflow.pyfunc.PythonModel):
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            import random
+
+            return [random.random() for _ in range(len(model_input))]
+
+    frame = pd.read_parquet(dataset)[COLUMNS].head(4)
+    mlflow.pyfunc.save_model(
+        tmp_path / "at_random", python_model=AtRandom(), input_example=frame, pip_requirements=["scikit-learn"],
+        signature=infer_signature(frame, np.array([0.5])),
+    )  # fmt: skip
+    mlflow.sklearn.save_model(
+        LogisticRegression().fit(frame, [0, 1, 0, 1]), tmp_path / "nameless", pip_requirements=["scikit-learn"],
+        serialization_format="cloudpickle", signature=False,
+    )  # fmt: skip
+    said = {}
+    for name in ("at_random", "nameless"):
+        report = evaluate_model(
+            context, model=str(tmp_path / name), dataset=dataset, target="late", trust="unverified",
+            tests=[{"kind": "contract"}],
+        )  # fmt: skip
+        found = by_kind(context, report)["contract"]
+        assert not found["passed"]
+        said[name] = found["message"]
+    assert "Of 5 inputs 1 are not treated as the signature says: one column more changes the" in said["at_random"]
+    assert "the model has no signature that names its columns" in said["nameless"]
 
 
 def test_a_model_that_needs_the_workers_modules_fails_to_load(
@@ -175,7 +239,7 @@ def test_a_model_that_crashes_or_hangs_is_a_failed_test(
     (tmp_path / "scratch").mkdir()
     timeout = 20 if "sleep" in source else 120
     folder = model_that_runs(source)
-    found = fresh.run(folder, rows=None, latency=False, timeout=timeout, scratch=tmp_path / "scratch")
+    found = fresh.run(folder, rows=None, measure=(), batch=1, timeout=timeout, scratch=tmp_path / "scratch")
     assert found["stage"] == "load"
     assert says in found["error"]
 
@@ -196,7 +260,7 @@ def test_the_fresh_process_ends_with_a_killed_task(model_that_runs: Any, tmp_pat
     folder = model_that_runs(f"import os, time; open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
     code = (
         "import sys; from pathlib import Path; from airflow_mlops.core.evaluation import fresh;"
-        "fresh.run(Path(sys.argv[1]), rows=None, latency=False, timeout=600, scratch=Path(sys.argv[2]))"
+        "fresh.run(Path(sys.argv[1]), rows=None, measure=(), batch=1, timeout=600, scratch=Path(sys.argv[2]))"
     )
     task = subprocess.Popen([sys.executable, "-c", code, str(folder), str(tmp_path / "scratch")])
     assert eventually(lambda: started.exists() and started.read_text() != "")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +39,32 @@ def environment(scratch: Path) -> dict[str, str]:
     }
 
 
-def run(model: Path, *, rows: pandas.DataFrame | None, latency: bool, timeout: float, scratch: Path) -> dict[str, Any]:
+def run(
+    model: Path,
+    *,
+    rows: pandas.DataFrame | None,
+    measure: Collection[str],
+    batch: int,
+    timeout: float,
+    scratch: Path,
+) -> dict[str, Any]:
     """Load a model folder in a fresh process and return what it found.
 
     :param model: the verified copy.
     :param rows: rows to predict if the model has no input example of its own.
-    :param latency: whether to time single rows too.
+    :param measure: what to find out: ``latency``, ``throughput``, ``server``, ``contract``, ``http``, ``requests``.
+    :param batch: rows of one batch of the throughput.
     :param timeout: seconds after which the process is killed.
     :param scratch: an empty folder for the job's files, which is also the working directory.
-    :return: ``stage`` (``load``, ``example``, ``latency``, ``done``), ``error`` where it ended before ``done``,
-        ``load_seconds``, ``example`` (``own``, ``dataset`` or None), ``rows``, ``finite``, ``latency``.
+    :return: ``stage`` (``load``, ``example``, ``done``), ``error`` where it ended before ``done``, ``load_seconds``,
+        ``example`` (``own``, ``dataset`` or None), ``rows``, ``finite``, ``memory``, and of what was measured a dict
+        each, with an ``error`` where that went wrong.
     """
     result = scratch / "result.json"
-    job = {"model": str(model), "calls": CALLS if latency else 0, "seconds": CALL_SECONDS, "result": str(result)}
+    job = {
+        "model": str(model), "measure": sorted(measure), "batch": batch, "calls": CALLS, "seconds": CALL_SECONDS,
+        "result": str(result),
+    }  # fmt: skip
     if rows is not None:
         rows.to_parquet(scratch / "rows.parquet")
         job["rows"] = str(scratch / "rows.parquet")

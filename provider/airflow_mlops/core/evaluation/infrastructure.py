@@ -1,4 +1,4 @@
-"""Tests of whether a model can be served: signature, a fresh process, latency, size."""
+"""Tests of whether a model can be served: signature, a fresh process, contract, latency, throughput, memory, size."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def accepts(wanted: str, column: pandas.Series) -> bool:
 
 
 def load_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
-    """Test that the verified copy loads in a fresh process and predicts its own input example, with finite results."""
+    """Test that the verified copy loads in a fresh process, predicts an example, and answers as MLflow serves it."""
     found = _fresh(evidence)
     if found["stage"] == "load":
         advice = ""
@@ -102,25 +102,105 @@ def load_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     what = "its own input example" if found["example"] == "own" else "rows of the dataset (it has no input example)"
     if not found["finite"]:
         return [outcome(spec, False, f"In a fresh process it predicts NaN or null for {what}", value=seconds)]
-    return [outcome(spec, True, f"Loads in {text(seconds)} s in a fresh process and predicts {what}", value=seconds)]
+    unserved = _unserved(found)
+    if unserved:
+        message = f"Loads in a fresh process, but behind MLflow's scoring server {unserved} for {what}"
+        return [outcome(spec, False, message, value=seconds)]
+    message = f"Loads in {text(seconds)} s in a fresh process, predicts {what}, and does so as MLflow serves it"
+    return [outcome(spec, True, message, value=seconds)]
+
+
+def _unserved(found: dict[str, Any]) -> str | None:
+    """Return what the scoring server did wrong, or None."""
+    server = found["server"]
+    if "error" in server:
+        return f"there is no answer: {server['error']}"
+    if server["ping"] != 200:
+        return f"/ping answers with status {server['ping']}"
+    if server["invocations"] != 200:
+        return f"/invocations answers with status {server['invocations']}"
+    if server["predictions"] not in (None, found["rows"]):
+        return f"/invocations answers with {server['predictions']} predictions of {found['rows']} rows"
+    return None
+
+
+def contract_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
+    """Test that the served model refuses missing and wrong-typed columns, and takes no notice of one more."""
+    found = _measured(evidence, "contract")
+    if "checked" not in found:
+        why = found.get("reason") or found["error"]
+        return [outcome(spec, False, f"The input contract cannot be tested: {why}")]
+    broken = found["broken"]
+    if broken:
+        said = "; ".join(
+            f"{one['column']} {one['what']} (status {one['status']})" if one["column"] else one["what"]
+            for one in broken[:5]
+        )
+        message = f"Of {found['checked']} inputs {len(broken)} are not treated as the signature says: {said}"
+        return [outcome(spec, False, message, value=len(broken))]
+    message = (
+        f"The served model keeps to its signature on {found['checked']} inputs: missing and wrong-typed columns are "
+        "refused, one more is ignored"
+    )
+    return [outcome(spec, True, message, value=0)]
 
 
 def latency_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
-    """Test that the 95th percentile of single-row predictions in the fresh process stays under the limit."""
+    """Test percentiles of single rows' latency, of the model's own predict or of requests to the scoring server."""
+    held = {key: spec[f"{key}_ms"] for key in ("p95", "p99", "p50") if f"{key}_ms" in spec}
+    threshold = " and ".join(f"{key} ≤ {limit:g} ms" for key, limit in held.items())
+    found = _measured(evidence, "http" if spec["over"] == "http" else "latency")
+    if "error" in found:
+        return [outcome(spec, False, f"Not measured: {found['error']}", threshold=threshold)]
+    first = next(iter(held))
+    passed = all(found[f"{key}_ms"] <= limit for key, limit in held.items())
+    what = "requests of one row to MLflow's scoring server" if spec["over"] == "http" else "single-row predictions"
+    message = f"Of {found['calls']} {what} p50 is {text(found['p50_ms'])} ms, p95 {text(found['p95_ms'])} ms, p99 "
+    message += f"{text(found['p99_ms'])} ms" + ("" if passed else f", must be {threshold}")
+    return [outcome(spec, passed, message, value=found[f"{first}_ms"], threshold=threshold)]
+
+
+def throughput_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
+    """Test how many rows a second the model predicts in batches, and how many requests a second are answered."""
+    outcomes = []
+    for key, name, what in (
+        ("min_rows_per_second", "throughput", "rows a second in batches of {batch:,}"),
+        ("min_requests_per_second", "requests", "requests of one row a second, with {clients} clients at once"),
+    ):
+        if key not in spec:
+            continue
+        found, threshold = _measured(evidence, name), f"≥ {spec[key]:g} a second"
+        if "error" in found:
+            outcomes.append(outcome(spec, False, f"Not measured: {found['error']}", threshold=threshold))
+            continue
+        value = found[key.removeprefix("min_")]
+        passed = value >= spec[key]
+        message = f"{text(value)} {what.format(**found)}" + ("" if passed else f", must be {threshold}")
+        outcomes.append(outcome(spec, passed, message, value=value, threshold=threshold))
+    return outcomes
+
+
+def memory_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
+    """Test that the fresh process, Python and its libraries with it, stays under the limit at its peak."""
+    found, threshold = _measured(evidence, "memory"), f"≤ {spec['max_mb']:g} MB"
+    if "error" in found:
+        return [outcome(spec, False, f"Not measured: {found['error']}", threshold=threshold)]
+    peak = found["peak_mb"]
+    passed = peak <= spec["max_mb"]
+    message = f"The process that serves the model took {text(peak)} MB at its peak"
+    message += "" if passed else f", must be {threshold}"
+    return [outcome(spec, passed, message, value=peak, threshold=threshold)]
+
+
+def _measured(evidence: Evidence, name: str) -> dict[str, Any]:
+    """Return what the fresh process measured, or an ``error``: why it did not."""
     found = _fresh(evidence)
-    threshold = f"≤ {spec['p95_ms']:g} ms"
-    latency = found.get("latency")
-    if not latency:
-        message = f"Not measured: {found.get('error', 'the model predicted nothing')}"
-        return [outcome(spec, False, message, threshold=threshold)]
-    p95 = latency["p95_ms"]
-    message = (
-        f"p95 of {latency['calls']} single-row predictions is {text(p95)} ms (median {text(latency['p50_ms'])} ms)"
-    )
-    passed = p95 <= spec["p95_ms"]
-    return [
-        outcome(spec, passed, message + ("" if passed else f", must be {threshold}"), value=p95, threshold=threshold)
-    ]
+    measured: dict[str, Any] | None = found.get(name)
+    if measured is not None:
+        return measured
+    server = found.get("server")
+    why = found.get("error") or (_unserved(found) if server else None)
+    return {"error": why or ("there was no input to predict" if not found.get("example") else "it cannot be read")}
 
 
 def size_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
@@ -149,9 +229,26 @@ def _fresh(evidence: Evidence) -> dict[str, Any]:
     found = fresh.run(
         evidence.challenger.copy.folder,
         rows=rows,
-        latency=any(spec["kind"] == "latency" for spec in evidence.specs),
+        measure=_wanted(evidence.specs),
+        batch=max([s["batch"] for s in evidence.specs if s["kind"] == "throughput"] or [1]),
         timeout=max([s["timeout"] for s in evidence.specs if s["kind"] == "load"] or [LOAD_SECONDS]),
         scratch=scratch,
     )
     evidence.infrastructure["process"] = found
     return found
+
+
+def _wanted(specs: list[dict[str, Any]]) -> set[str]:
+    """Return what the fresh process has to find out for some tests."""
+    wanted = set()
+    for spec in specs:
+        if spec["kind"] == "load":
+            wanted.add("server")
+        elif spec["kind"] == "contract":
+            wanted.add("contract")
+        elif spec["kind"] == "latency":
+            wanted.add("http" if spec["over"] == "http" else "latency")
+        elif spec["kind"] == "throughput":
+            wanted |= {"throughput"} if "min_rows_per_second" in spec else set()
+            wanted |= {"requests"} if "min_requests_per_second" in spec else set()
+    return wanted

@@ -27,6 +27,8 @@ ALPHA = 0.05
 LEAKAGE = 0.99
 #: Seconds that the fresh process may take to load the model and answer.
 LOAD_SECONDS = 180.0
+#: Rows of one batch of the throughput.
+BATCH = 1_000
 
 
 @dataclass(frozen=True)
@@ -243,13 +245,36 @@ KINDS: dict[str, Kind] = {
     "signature": Kind(run=f"{HERE}.infrastructure:signature_test", label="signature"),
     "load": Kind(
         run=f"{HERE}.infrastructure:load_test",
-        label="loads in a fresh process",
+        label="loads and is served",
         options={"timeout": Option(_positive, "seconds above 0", default=LOAD_SECONDS, number=True)},
     ),
+    "contract": Kind(run=f"{HERE}.infrastructure:contract_test", label="input contract"),
     "latency": Kind(
         run=f"{HERE}.infrastructure:latency_test",
         label="single-row latency",
-        options={"p95_ms": Option(_positive, "milliseconds above 0", required=True, number=True)},
+        options={
+            **{
+                f"{percentile}_ms": Option(_positive, "milliseconds above 0", number=True)
+                for percentile in ("p50", "p95", "p99")
+            },
+            "over": Option(_one_of("predict", "http"), "'predict' or 'http'", default="predict"),
+        },
+        any_of=("p50_ms", "p95_ms", "p99_ms"),
+    ),
+    "throughput": Kind(
+        run=f"{HERE}.infrastructure:throughput_test",
+        label="throughput",
+        options={
+            "min_rows_per_second": Option(_positive, "a number above 0", number=True),
+            "min_requests_per_second": Option(_positive, "a number above 0", number=True),
+            "batch": Option(_rows, "a whole number from 1 on", default=BATCH, number=True),
+        },
+        any_of=("min_rows_per_second", "min_requests_per_second"),
+    ),
+    "memory": Kind(
+        run=f"{HERE}.infrastructure:memory_test",
+        label="memory",
+        options={"max_mb": Option(_positive, "megabytes above 0", required=True, number=True)},
     ),
     "size": Kind(
         run=f"{HERE}.infrastructure:size_test",

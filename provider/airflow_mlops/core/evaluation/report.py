@@ -12,6 +12,9 @@ from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.training.metrics import metric
 from airflow_mlops.core.vocabulary import Report
 
+#: What the fresh process may have found out; what it did not is null.
+PROCESS = ("error", "load_seconds", "latency", "http", "throughput", "requests", "server", "contract", "memory")
+
 
 def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tuple[Report, dict[str, Any]]:
     """Return the report and its details.
@@ -143,7 +146,7 @@ def _infrastructure(evidence: Evidence) -> dict[str, Any]:
     process = evidence.infrastructure.get("process")
     return {
         "signature": evidence.infrastructure.get("signature"),
-        "process": {"error": None, "load_seconds": None, "latency": None, **process} if process else None,
+        "process": {**dict.fromkeys(PROCESS), **process} if process else None,
         "bytes": evidence.challenger.copy.bytes,
     }
 
