@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
 from airflow_mlops.hooks.mlflow import MLflowHook
+from servers.mlflow import start_mlflow, stop_mlflow
 
 SECRET = "pa/ss wörd-9"
 
@@ -28,28 +26,11 @@ SECRET = "pa/ss wörd-9"
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[int]:
     """A server on SQLite that keeps the artifacts, and its port."""
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "mlflow.db").write_bytes(migrated_database.read_bytes())
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    log = (folder / "log").open("w")
-    server = subprocess.Popen([*command, *places], stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    url, server = start_mlflow(tmp_path_factory.mktemp("server"), migrated_database)
     try:
-        for _ in range(240):
-            assert server.poll() is None, (folder / "log").read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield port
+        yield int(url.rpartition(":")[2])
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
-        log.close()
+        stop_mlflow(server)
 
 
 @pytest.fixture

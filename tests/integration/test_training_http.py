@@ -188,7 +188,7 @@ def misbehaving() -> Iterator[Any]:
         (500, 0.0, CannotReachError, "cannot be reached or cannot answer now"),
         (503, 0.0, CannotReachError, "cannot be reached or cannot answer now"),
         (401, 0.0, CredentialsError, "refuses the credentials"),
-        (403, 0.0, CredentialsError, "refuses the credentials"),
+        (403, 0.0, CredentialsError, "does not permit this"),
         (200, 5.0, CannotReachError, "no answer in time"),
     ],
 )

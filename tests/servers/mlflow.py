@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 from servers.s3 import free_port
 
 
-def start_mlflow(folder: Path, migrated: Path) -> tuple[str, subprocess.Popen[Any]]:
+def start_mlflow(
+    folder: Path, migrated: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> tuple[str, subprocess.Popen[Any]]:
     """Start a server and wait until it answers; :func:`stop_mlflow` ends it.
 
     :param migrated: an SQLite file that is set up already; it is copied.
+    :param arguments: more of them for ``mlflow server``.
     """
     (folder / "mlflow.db").write_bytes(migrated.read_bytes())
     port = free_port()
@@ -27,7 +31,9 @@ def start_mlflow(folder: Path, migrated: Path) -> tuple[str, subprocess.Popen[An
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")),
+            *arguments,
         ],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", **(environment or {})},
         stdout=log,
         stderr=log,
         cwd=folder,

@@ -144,7 +144,7 @@ def test_a_constructor_opens_nothing(operator: type[MlopsOperator], monkeypatch:
 
 @pytest.mark.parametrize("operator", PLAIN, ids=lambda one: one.__name__)
 def test_it_serialises_with_its_links_and_maps(operator: type[MlopsOperator]) -> None:
-    from airflow.serialization.serialized_objects import DagSerialization
+    from versions import DagSerialization
 
     needed = {name: "x" for name, one in own_arguments(operator).items() if one.default is one.empty}
     needed |= ALTERNATIVES.get(operator.__name__, {})

@@ -120,7 +120,10 @@ print(len(names))
 def test_a_dag_of_all_operators_parses_and_serialises_where_there_is_only_airflow(tmp_path: Path) -> None:
     code = """
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # Airflow 3.1
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator

@@ -51,6 +51,10 @@ def sqlite_uri(path: str | os.PathLike[str]) -> str:
     return SQLITE + quote(os.path.abspath(path))
 
 
+#: MLflow's codes for answers that say who may do what, and their HTTP status.
+_REFUSED = {"CUSTOMER_UNAUTHORIZED": 401, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
+
+
 @contextlib.contextmanager
 def mlflow_errors(uri: str | None) -> Iterator[None]:
     """Turn MLflow's exceptions into ours: what cannot be reached is retryable, what is wrong is not."""
@@ -64,7 +68,10 @@ def mlflow_errors(uri: str | None) -> Iterator[None]:
         raise translated(error, uri) from None
     except OSError as error:
         if type(error).__module__.startswith(("requests", "urllib3")) or isinstance(error, ConnectionError):
-            raise _unreachable(uri, type(error).__name__) from None
+            # Files come and go without MLflow's own exceptions.
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            why = f"HTTP {status}" if status else type(error).__name__
+            raise _refused(uri, status) or _unreachable(uri, why) from None
         raise
 
 
@@ -77,17 +84,35 @@ def _unreachable(uri: str | None, why: str) -> MlopsError:
     )
 
 
+def _refused(uri: str | None, status: int | None) -> MlopsError | None:
+    """Return the error for an answer that says who may do what, or None for another answer."""
+    server = strip_credentials(uri or "MLflow")
+    if status == 403:
+        return CredentialsError(
+            f"the MLflow server at {server} does not permit this to the user of the connection's credentials; have the "
+            "right given there, on the experiment or the registered model, or use another connection",
+            uri=server,
+        )
+    if status != 401:
+        return None
+    used = (os.environ.get(name, "") for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"))
+    return CredentialsError(
+        f"the MLflow server at {server} refuses the credentials; check login, password or token of the connection"
+        + ("" if "".join(used).isascii() else " (MLflow's own login takes only ASCII where files are transferred)"),
+        uri=server,
+    )
+
+
 def translated(error: Any, uri: str | None) -> MlopsError:
     """Return our error for an ``MlflowException``, without credentials and at most 500 characters of its text."""
     server = strip_credentials(uri or "MLflow")
     text = strip_credentials(str(getattr(error, "message", error)))
     code = str(getattr(error, "error_code", ""))
     status = _http_status(error)
-    if code in ("CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED", "PERMISSION_DENIED") or status in (401, 403):
-        return CredentialsError(
-            f"the MLflow server at {server} refuses the credentials; check login, password or token of the connection",
-            uri=server,
-        )
+    if code in _REFUSED:
+        status = _REFUSED[code]
+    if refused := _refused(uri, status):
+        return refused
     if "not in a valid JSON format" in text or (status == 404 and "error_code" not in getattr(error, "json", {})):
         return NotFoundError(
             f"something answers at {server}, but not as an MLflow server does; check host, port and path", uri=server
@@ -129,9 +154,9 @@ def _http_status(error: BaseException) -> int | None:
     MLflow drops it where the body is JSON without an error code of its own, as a proxy's is; it still stands in the
     frame that raised.
     """
-    named = re.search(r"failed with error code (\d{3})", str(error))
+    named = re.search(r"failed with error code (\d{3})|\b(401|403) Client Error", str(error))
     if named:
-        return int(named[1])
+        return int(named[1] or named[2])
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_name == "verify_rest_response":

@@ -201,7 +201,7 @@ def free_port() -> int:
         (401, '{"message": "from a proxy"}', "refuses the credentials"),
         (404, '{"detail": "no such page"}', "not as an MLflow server does"),
         (401, "no", "refuses the credentials; check login, password or token"),
-        (403, "no", "refuses the credentials"),
+        (403, "no", "does not permit this to the user"),
         (500, "boom", "server error"),
         (503, "busy", "server error"),
         (404, "<html>nothing here</html>", "not as an MLflow server does; check host, port and path"),

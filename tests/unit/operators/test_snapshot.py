@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_mlops.core.data.dataset import read_table
 from airflow_mlops.core.errors import SpecError
@@ -31,8 +32,7 @@ def context_of(tmp_path: Path, **more: Any) -> Any:
         dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, bundle_instance=SimpleNamespace(path=tmp_path)
     )
     dag = SimpleNamespace(fileloc=str(tmp_path / "team" / "dag.py"))
-    events = {ASSET: SimpleNamespace(extra={})}
-    return {"ti": ti, "dag": dag, "dag_run": None, "outlet_events": events, **more}
+    return {"ti": ti, "dag": dag, "dag_run": None, "outlet_events": OutletEventAccessors(), **more}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_what_is_no_relative_path_stays(tmp_path: Path, value: Any) -> None:
 
 
 def events(*extras: Any) -> dict[str, Any]:
-    return {"triggering_asset_events": {ASSET: [SimpleNamespace(extra=extra) for extra in extras]}}
+    return {"triggering_asset_events": {ASSET.uri: [SimpleNamespace(extra=extra) for extra in extras]}}
 
 
 JANUARY = {"start": "2013-01-01T00:00:00+00:00", "end": "2013-02-01T00:00:00+00:00"}

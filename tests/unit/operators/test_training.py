@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import DAG, task
-from airflow.serialization.serialized_objects import DagSerialization
 from sklearn.linear_model import LogisticRegression
 
 from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.decorators.training import TrainModelDecoratedOperator, train_model_task
 from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable
 from airflow_mlops.operators.training import TrainModelOperator
+from versions import DagSerialization
 
 
 def train(X, y, *, C=1.0):

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed
 from airflow_mlops.hooks.great_expectations import GreatExpectationsHook
 from airflow_mlops.operators.data import ValidateDataOperator
+from versions import DagSerialization
 
 NOT_NULL = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "age"}}
 
