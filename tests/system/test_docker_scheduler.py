@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -89,8 +90,12 @@ class Scheduled:
     def kill(self, what: str) -> None:
         """Kill Airflow's processes of a kind, and give them no time to do anything about it."""
         children = psutil.Process(self.airflow.process.pid).children(recursive=True)
-        found = [one for one in children if what in " ".join(one.cmdline())]
-        assert found, [one.cmdline() for one in children]
+        lines = {}
+        for one in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines[one] = " ".join(one.cmdline())
+        found = [one for one, line in lines.items() if what in line]
+        assert found, lines
         for one in found:
             one.kill()
 
@@ -161,7 +166,7 @@ def test_a_task_that_is_marked_failed_while_its_worker_waits(scheduled: Schedule
 def test_the_retry_of_a_worker_that_was_killed_waits_for_the_same_container(scheduled: Scheduled) -> None:
     dag = "waits_in_the_worker"
     run = scheduled.start(dag)
-    scheduled.kill("airflow task runner")
+    scheduled.kill(f"airflow worker -- {scheduled.task(dag, run)['id']}")
     scheduled.until(lambda: scheduled.task(dag, run)["try_number"] == 2)
     scheduled.until(lambda: "of an earlier try, which runs since" in scheduled.logs(dag, run))
     scheduled.go.touch()
