@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = (
     *("imports", "parse", "logging_cost", "level1_overhead"),
     *("snapshot", "snapshot_postgres", "snapshot_s3", "validate_postgres"),
-    "runtime_overhead",
+    *("runtime_overhead", "docker_overhead"),
     "significance",
 )
 
