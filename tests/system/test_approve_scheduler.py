@@ -1,0 +1,137 @@
+"""A person approves, rejects and takes back releases, through the REST API of a real Airflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.tracking import client, experiment_id, sqlite_uri
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "tests" / "examples" / "approve_model.py"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def trained(context: StepContext, frame: pd.DataFrame, noise: float) -> str:
+    """Log a model with plain MLflow, as somebody else's script would."""
+    rng = np.random.default_rng(1)
+    features = frame[["age", "income"]]
+    with mlflow.start_run(experiment_id=experiment_id(client(context, "the test"), context, "elsewhere")) as run:
+        mlflow.log_param("noise", noise)
+        mlflow.sklearn.log_model(
+            LogisticRegression().fit(features + noise * rng.normal(size=features.shape), frame["churned"]),
+            name="model",
+            signature=mlflow.models.infer_signature(features, frame["churned"]),
+            pip_requirements=["scikit-learn"],
+            serialization_format="cloudpickle",
+        )
+    return f"runs:/{run.info.run_id}/model"
+
+
+class Releases:
+    """The runs of the example's DAGs."""
+
+    def __init__(self, airflow: Any, customers: Path) -> None:
+        self.airflow, self.customers = airflow, customers
+
+    def start(self, dag: str, **conf: Any) -> str:
+        body = {"logical_date": None, "conf": conf}
+        return f"/dags/{dag}/dagRuns/" + self.airflow.api("POST", f"/dags/{dag}/dagRuns", body)["dag_run_id"]
+
+    def until(self, path: str, done: Any, what: str) -> Any:
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            try:
+                found = self.airflow.api("GET", path)
+                if done(found):
+                    return found
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise
+            time.sleep(0.5)
+        raise AssertionError(f"not in time: {what}; see {self.airflow.log}")
+
+    def asked(self, model: str) -> tuple[str, dict[str, Any]]:
+        """Start a release and wait until a person is asked about it."""
+        run = self.start("churn_approved", model=model, customers=str(self.customers))
+        task = f"{run}/taskInstances/approve"
+        waiting = ("awaiting_input", "deferred", "success", "failed", "upstream_failed")
+        found = self.until(task, lambda one: one["state"] in waiting, "the question")
+        assert found["state"] in ("awaiting_input", "deferred"), found
+        return run, self.airflow.api("GET", f"{task}/-1/hitlDetails")
+
+    def answer(self, run: str, option: str, reason: str) -> dict[str, Any]:
+        """Answer, and return the run's end."""
+        body = {"chosen_options": [option], "params_input": {"reason": reason}}
+        self.airflow.api("PATCH", f"{run}/taskInstances/approve/-1/hitlDetails", body)
+        return self.ended(run)
+
+    def ended(self, run: str) -> dict[str, Any]:
+        state = self.until(run, lambda one: one["state"] in ("success", "failed"), "the end of the run")["state"]
+        tasks = self.airflow.api("GET", f"{run}/taskInstances")["task_instances"]
+        return {"state": state, **{task["task_id"]: (task["state"], task["try_number"]) for task in tasks}}
+
+
+@pytest.mark.scheduler
+@pytest.mark.timeout(900)
+def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Path) -> None:
+    from airflow_home import Airflow
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(600, 2)), columns=["age", "income"])
+    frame["churned"] = (frame["age"] + 0.3 * rng.normal(size=600) > 0).astype("int64")
+    frame["region"] = np.where(rng.random(600) < 0.4, "north", "south")
+    frame.to_parquet(tmp_path / "customers.parquet", index=False)
+    dags, home = tmp_path / "dags", tmp_path / "home" / "mlops"
+    dags.mkdir()
+    home.mkdir(parents=True)
+    shutil.copy(EXAMPLE, dags)
+    shutil.copy(migrated_database, home / "mlflow.db")
+    context = StepContext(store=LocalStore(home / "store"), tracking_uri=sqlite_uri(home / "mlflow.db"))
+    first, second, third = (trained(context, frame, noise) for noise in (0.5, 0.1, 0.9))
+
+    airflow = Airflow(tmp_path / "home", dags)
+    with airflow.running():
+        for dag in ("churn_approved", "churn_back"):
+            airflow.wait_for_dag(dag)
+        releases = Releases(airflow, tmp_path / "customers.parquet")
+        run, question = releases.asked(first)
+        assert question["subject"] == "Release churn version 1 as churn@champion?"
+        assert "which no version has yet" in question["body"]
+        assert f"[model test]({airflow.url}/mlops/reports/churn_approved/test/" in question["body"]
+        assert "0 releases of 'churn' to 'champion' in a row are green" in question["body"]
+        assert question["assigned_users"] == [{"id": "admin", "name": "admin"}]
+        assert releases.answer(run, "Approve", "first of its kind")["state"] == "success"
+
+        run, question = releases.asked(second)
+        assert "| noise | `0.1` | `0.5` |" in question["body"]
+        assert "| `roc_auc` |" in question["body"]
+        assert "`region` | north |" in question["body"]
+        assert releases.answer(run, "Approve", "better")["state"] == "success"
+
+        run, _ = releases.asked(third)
+        end = releases.answer(run, "Reject", "noisier")
+        assert (end["state"], end["approve"], end["promote"][0]) == ("failed", ("failed", 1), "upstream_failed")
+
+        assert releases.ended(releases.start("churn_back", why="late by 20% more"))["state"] == "success"
+        report = airflow.api("GET", f"{run}/taskInstances/approve/links")
+        assert "/mlops/reports/churn_approved/approve/" in report["Report"]
+        rows = json.loads(airflow.cli("mlops", "history", "churn", "--output", "json").stdout.splitlines()[-1])
+    assert [(row["action"], row["version"], row["by"], row["reason"]) for row in rows] == [
+        ("promote", 1, "admin", "first of its kind"),
+        ("promote", 2, "admin", "better"),
+        ("rollback", 1, "admin", "late by 20% more"),
+    ]
