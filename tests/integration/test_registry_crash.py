@@ -112,6 +112,30 @@ def test_rollback_killed_and_tried_again_goes_back_once(point, mlflow_context, l
     assert RegisteredModel(mlflow_context, NAME).alias("champion") == 2
 
 
+@pytest.mark.parametrize("point", CRASH_POINTS["archive_models"])
+def test_archival_killed_and_tried_again(point, mlflow_context, log_model, tmp_path):
+    for number in (1, 2, 3):
+        register_model(mlflow_context, model=log_model(str(number)), model_name=NAME)
+    what = spec(mlflow_context, "archive_models", "run/old", model_name=NAME, keep=1, delete_files=True)
+    process, _ = start(tmp_path, what, **{VARIABLE: point})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors
+    time.sleep(1.1)  # A retry comes after the lease.
+
+    # Another operation may come first, and finishes or voids what was begun.
+    if point == "archive.version_done":
+        promote_model(mlflow_context, model="churn/3")
+    done = run_step(what)
+
+    assert (done["versions"], done["files"]) == ([1, 2], [1, 2])
+    registered = RegisteredModel(mlflow_context, NAME)
+    assert all(registered.version(number).tags["mlops.files"].startswith("deleted") for number in (1, 2))
+    assert "mlops.archived" not in registered.version(3).tags
+    states = [(e.intent["action"], e.state) for e in Ledger(mlflow_context.store, NAME).entries()]
+    assert states[0] == ("archive", "done")
+    assert run_step(what)["entry"] == done["entry"]
+
+
 @pytest.mark.parametrize(
     ("point", "error", "state"),
     [

@@ -1,12 +1,19 @@
-"""What ``airflow mlops status | history | promote`` do. Imported when one of them runs."""
+"""What ``airflow mlops status | history | promote | rollback | archive`` do. Imported when one of them runs."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from airflow_mlops.cli.session import command, session, show, user
+from airflow_mlops.cli.session import command, note, session, show, user
 from airflow_mlops.core.registry import overview
+from airflow_mlops.core.registry.archive import archive_models
 from airflow_mlops.core.registry.promote import promote_model
+from airflow_mlops.core.registry.rollback import rollback_model
+
+#: Columns of a table; json and yaml have what stands behind them too.
+_HISTORY = ("entry", "at", "action", "alias", "version", "previous", "by", "reason", "evidence", "run")
+_ENTRY = ("seq", "model", "alias", "version", "previous_version", "by", "reason", "at")
 
 
 @command
@@ -21,9 +28,8 @@ def history(args: argparse.Namespace) -> None:
     """Show every entry of a model's ledger."""
     with session(args) as context:
         rows = overview.history(context, args.name)
-    if args.output == "table":
-        # The state stands in the reason already; a table has no room for it twice.
-        rows = [{key: value for key, value in row.items() if key != "state"} for row in rows]
+    if args.output not in ("json", "yaml"):
+        rows = [{key: row[key] for key in _HISTORY} for row in rows]
     show(rows, args.output)
 
 
@@ -35,13 +41,56 @@ def promote(args: argparse.Namespace) -> None:
             context,
             model=f"models:/{args.name}/{args.version}",
             alias=args.alias,
+            to_name=args.to_name,
             evidence=[] if args.without_evidence else None,
             expected_champion=args.expected_champion,
             reason=args.reason,
             by=args.by or user(),
         )
+    _show_entry(entry, args.output)
+
+
+def _show_entry(entry: dict[str, Any], output: str) -> None:
+    show([entry] if output in ("json", "yaml") else [{key: entry[key] for key in _ENTRY}], output)
+
+
+@command
+def rollback(args: argparse.Namespace) -> None:
+    """Point an alias back at the version before, or at one that it had."""
+    with session(args) as context:
+        entry = rollback_model(
+            context,
+            model_name=args.name,
+            alias=args.alias,
+            to_version=args.to_version,
+            reason=args.reason,
+            by=args.by or user(),
+        )
+    _show_entry(entry, args.output)
+
+
+@command
+def archive(args: argparse.Namespace) -> None:
+    """Show or archive the old versions that nothing needs."""
+    with session(args) as context:
+        done = archive_models(
+            context,
+            model_name=args.name,
+            keep=args.keep,
+            keep_rollback=args.keep_rollback,
+            delete_files=args.delete_files,
+            dry_run=not args.archive,
+            reason=args.reason,
+            by=args.by or user(),
+        )
     if args.output in ("json", "yaml"):
-        show([entry], args.output)
+        show([done], args.output)
         return
-    keys = ("seq", "model", "alias", "version", "previous_version", "by", "reason", "at")
-    show([{key: entry[key] for key in keys}], args.output)
+    goes = "archived" if args.archive else "would be archived"
+    rows = [
+        {"version": n, "what": goes, "files": "deleted" if n in done["files"] else "stay"} for n in done["versions"]
+    ]
+    rows += [{"version": int(number), "what": f"stays: {why}", "files": "stay"} for number, why in done["kept"].items()]
+    show(sorted(rows, key=lambda row: int(row["version"])), args.output)
+    if not args.archive:
+        note("Dry run: nothing was changed. Add --archive to archive.")

@@ -37,6 +37,11 @@ def get_mlops_cli_commands() -> list[CLICommand]:
         help="Promote although the version's evidence failed, or has none that can be verified; the ledger says so",
         action="store_true",
     )
+    to_name = Arg(
+        ("--to-name",),
+        help="Another registered name to promote to; the version is made there of the same files",
+        metavar="NAME",
+    )
     mlflow = Arg(("--mlflow-conn-id",), help="Connection of type mlflow (default: the configured back end)")
     store = Arg(("--store-conn-id",), help="Connection of the store (default: the configured back end)")
     common = (mlflow, store, ARG_OUTPUT, ARG_VERBOSE)
@@ -61,12 +66,42 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     name="promote",
                     help="Point an alias at a version",
                     func=lazy_load_command(f"{_COMMANDS}.promote"),
-                    args=(name, version, alias, reason, expected, by, waive, *common),
+                    args=(name, version, alias, to_name, reason, expected, by, waive, *common),
                 ),
+                *_governance_commands(name, alias, reason, by, common),
                 *_lifecycle_commands(common),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
             ),
         )
+    ]
+
+
+def _governance_commands(name: Arg, alias: Arg, reason: Arg, by: Arg, common: tuple[Arg, ...]) -> list[ActionCommand]:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    to_version = Arg(("--to-version",), help="A version that it had (default: the one before)", metavar="VERSION")
+    keep = Arg(("--keep",), help="The newest versions that stay in any case (default: 10)", default=10, type=int)
+    keep_rollback = Arg(
+        ("--keep-rollback",),
+        help="Versions that each alias can be rolled back to (default: all that it ever had)",
+        type=int,
+        metavar="N",
+    )
+    files = Arg(("--delete-files",), help="Delete their files too, if nothing that stays has them", action="store_true")
+    do = Arg(("--archive",), help="Do it; without this nothing changes", action="store_true")
+    return [
+        ActionCommand(
+            name="rollback",
+            help="Point an alias back at what it had before",
+            func=lazy_load_command(f"{_COMMANDS}.rollback"),
+            args=(name, alias, to_version, reason, by, *common),
+        ),
+        ActionCommand(
+            name="archive",
+            help="Show or archive old versions that nothing needs",
+            func=lazy_load_command(f"{_COMMANDS}.archive"),
+            args=(name, keep, keep_rollback, files, do, reason, by, *common),
+        ),
     ]
 
 

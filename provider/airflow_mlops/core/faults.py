@@ -59,6 +59,13 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "promote.alias_moved",
         "promote.outcome_written",
     ),
+    "archive_models": (
+        "promote.intent_written",
+        "promote.move_claimed",
+        "archive.version_done",
+        "promote.alias_moved",
+        "promote.outcome_written",
+    ),
     "record_approval": ("approve.recorded", "report.details_written", "report.page_written"),
     "write_to_s3": ("s3.part_sent", "s3.uploaded", "s3.published"),
     "docker_runtime": ("docker.created", "docker.started", "docker.ended", "docker.removed"),

@@ -28,6 +28,7 @@ STEPS = {
     "register_model": "airflow_mlops.core.registry.register:register_model",
     "promote_model": "airflow_mlops.core.registry.promote:promote_model",
     "rollback_model": "airflow_mlops.core.registry.rollback:rollback_model",
+    "archive_models": "airflow_mlops.core.registry.archive:archive_models",
     "request_approval": "airflow_mlops.core.registry.approval:request_approval",
     "record_approval": "airflow_mlops.core.registry.approval:record_approval",
 }

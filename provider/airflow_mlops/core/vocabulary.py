@@ -264,6 +264,7 @@ class LedgerEntry(Thing):
     :param version: the version the alias points at afterwards; None where it was removed.
     :param evidence: ``[{"kind", "passed", "digest", "subject", "report_uri"}]`` that the change rests on.
     :param evidence_waived: whether somebody asked for the change without evidence.
+    :param archived: the versions of an archival, which has no alias and no version.
     """
 
     kind: ClassVar[str] = "ledger_entry"
@@ -278,5 +279,6 @@ class LedgerEntry(Thing):
     reason: str | None = None
     evidence: list[dict[str, Any]] = field(default_factory=list)
     evidence_waived: bool = False
+    archived: list[int] | None = None
     run: dict[str, Any] | None = None
     at: str = field(default_factory=utc_now)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: How long an answer is waited for unless the user says otherwise: a task that waits for ever is never looked at.
 PATIENCE = dt.timedelta(days=7)
 OUTCOMES = ("fail", "skip")
+REASON = "Why; it is kept in the ledger."
 
 
 class ApproveModelOperator(MlopsOperator, ApprovalOperator):
@@ -56,7 +57,8 @@ class ApproveModelOperator(MlopsOperator, ApprovalOperator):
     :param on_timeout: the same for when nobody answers in time. (templated)
     :raises ValueError: in the constructor, for an ``auto_approve`` or outcome that cannot be.
 
-    ``notifiers`` and ``ignore_downstream_trigger_rules`` are those of Airflow's ``ApprovalOperator``.
+    ``notifiers`` and ``ignore_downstream_trigger_rules`` are those of Airflow's ``ApprovalOperator``; the form has one
+    field, the reason.
     """
 
     step = "request_approval"
@@ -89,10 +91,9 @@ class ApproveModelOperator(MlopsOperator, ApprovalOperator):
         on_timeout: str = "fail",
         **kwargs: Any,
     ) -> None:
-        reason = Param("", type=["string", "null"], title="Reason", description="Why; it is kept in the ledger.")
-        super().__init__(
-            subject="Release this model?", params={"reason": reason}, response_timeout=response_timeout, **kwargs
-        )
+        # Airflow passes the DAG's own params on to every task; they are no part of the form.
+        kwargs["params"] = {"reason": Param("", type=["string", "null"], title="Reason", description=REASON)}
+        super().__init__(subject="Release this model?", response_timeout=response_timeout, **kwargs)
         for name, value in (("on_reject", on_reject), ("on_timeout", on_timeout)):
             if value not in OUTCOMES and "{" not in str(value):
                 raise ValueError(f"{name} must be 'fail' or 'skip', got {value!r}")

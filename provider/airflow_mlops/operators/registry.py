@@ -1,4 +1,4 @@
-"""Register a model, have a version of it approved, promote it, and roll back."""
+"""Register a model, have a version of it approved, promote it, roll back, and archive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from airflow_mlops.operators.models import resolve_model
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["ApproveModelOperator", "PromoteModelOperator", "RegisterModelOperator", "RollbackModelOperator"]
+__all__ = [
+    "ApproveModelOperator",
+    "ArchiveModelsOperator",
+    "PromoteModelOperator",
+    "RegisterModelOperator",
+    "RollbackModelOperator",
+]
 
 
 class RegisterModelOperator(MlopsOperator):
@@ -193,6 +199,60 @@ class RollbackModelOperator(MlopsOperator):
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""
         self.log.info("%s", _sentence(result))
+        return result
+
+
+class ArchiveModelsOperator(MlopsOperator):
+    """Archive the old versions of a model that nothing needs, through the ledger.
+
+    Never the newest ``keep``, one that has an alias, or one that an alias can be rolled back to. An archived version
+    is tagged ``mlops.archived`` in MLflow and stays there; its record and the evidence of its promotions stay too.
+
+    Returns ``{"kind": "archive", "model", "versions", "files", "kept", "entry"}``: the versions that were archived,
+    those whose files were deleted, why the others stay, and the ledger entry, or None where there was nothing to do.
+
+    :param model_name: name in the registry. (templated)
+    :param keep: how many of the newest versions stay in any case. (templated)
+    :param keep_rollback: how many versions each alias can be rolled back to; default: all that it ever had. (templated)
+    :param delete_files: delete the files of what is archived, unless a version that stays is made of the same, under
+        whatever name. Such a version can never serve again.
+    :param only_show: change nothing, and return what would be done.
+    :param reason: why, for the ledger. (templated)
+    """
+
+    step = "archive_models"
+    step_arguments = ("model_name", "keep", "keep_rollback", "delete_files", "reason")
+    needs_mlflow = True
+
+    template_fields: Sequence[str] = ("model_name", "keep", "keep_rollback", "reason", *BACKEND_FIELDS)
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        keep: int | str = 10,
+        keep_rollback: int | str | None = None,
+        delete_files: bool = False,
+        only_show: bool = False,
+        reason: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.keep = keep
+        self.keep_rollback = keep_rollback
+        self.delete_files = delete_files
+        self.only_show = only_show
+        self.reason = reason
+
+    def arguments(self, context: Context) -> dict[str, Any]:
+        """Return the step's arguments."""
+        return {**super().arguments(context), "dry_run": self.only_show}
+
+    def conclude(self, context: Context, result: dict[str, Any]) -> Any:
+        """Return what was done, and say it in the log."""
+        what = "would be archived" if result["dry_run"] else "archived"
+        self.log.info("%s: %d versions %s: %s", result["model"], len(result["versions"]), what, result["versions"])
         return result
 
 

@@ -201,6 +201,13 @@ def test_an_execution_timeout_of_the_dags_tasks_is_not_the_persons(ref: Any, ask
     assert approve.response_timeout == dt.timedelta(days=7)
 
 
+def test_the_dags_params_are_no_fields_of_the_form() -> None:
+    with DAG("churn", schedule=None, params={"model": "churn/1"}, default_args={"retries": 2}):
+        approve = ApproveModelOperator(task_id="t", model="{{ params.model }}")
+
+    assert set(approve.serialized_params) == {"reason"}
+
+
 def test_rollback(ref: Any, log_model: Any) -> None:
     PromoteModelOperator(task_id="t", model=ref).execute(task("1"))
     second = RegisterModelOperator(task_id="t", model=log_model("2"), model_name="churn").execute(task("2"))

@@ -18,7 +18,7 @@ from airflow_mlops.core import models
 from airflow_mlops.core.data.publishing import data_key
 from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError
 from airflow_mlops.core.lifecycle import erasures, lock, uses
-from airflow_mlops.core.registry.ledger import Entry, Ledger
+from airflow_mlops.core.registry.ledger import Ledger, rollback_targets
 from airflow_mlops.core.registry.overview import models_with_ledger
 from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.store import ObjectStat, Store, safe_name
@@ -266,7 +266,7 @@ def _mark_versions(context: StepContext, inventory: Inventory, walk: _Walk, name
             _reach_version(context, walk, key)
         return
     entries = [entry for entry in ledger.entries() if entry.state != "void"]
-    standing = {int(v.version): v for v in _versions(registered)}
+    standing = {int(v.version): v for v in registered.versions()}
     needed = aliased | rollback_targets(entries, inventory.limits.keep_rollback)
     promoted = {version for entry in entries for version in (entry.version, entry.previous) if version is not None}
     for entry in entries:
@@ -283,34 +283,6 @@ def _mark_versions(context: StepContext, inventory: Inventory, walk: _Walk, name
         made = dt.datetime.fromtimestamp(version.creation_timestamp / 1000, dt.timezone.utc)
         if number not in needed and inventory.limits.now - made >= inventory.limits.retention:
             walk.found.unneeded.append({"model": name, "version": number, "since": made.isoformat()})
-
-
-def _versions(registered: RegisteredModel) -> list[Any]:
-    from airflow_mlops.core.tracking import mlflow_errors
-
-    found: list[Any] = []
-    token: str | None = None
-    name = registered.name.replace("'", "''")
-    while True:
-        with mlflow_errors(registered.uri):
-            page = registered.client.search_model_versions(f"name='{name}'", 1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def rollback_targets(entries: list[Entry], keep: int | None) -> set[int]:
-    """Return the versions that an alias has or can be rolled back to: its last ``keep`` besides the present one."""
-    needed: set[int] = set()
-    for alias in {entry.alias for entry in entries}:
-        order: list[int] = []
-        for entry in (entry for entry in entries if entry.alias == alias):
-            for version in (entry.previous, entry.version):
-                if version is not None:
-                    order = [one for one in order if one != version] + [version]
-        needed.update(order if keep is None else order[-(keep + 1) :])
-    return needed
 
 
 def _reach_version(context: StepContext, walk: _Walk, key: str) -> None:

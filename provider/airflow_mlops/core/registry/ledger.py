@@ -93,9 +93,14 @@ class Entry:
     def to_ledger_entry(self) -> LedgerEntry:
         """Return the entry as the vocabulary has it."""
         at = (self.outcome or self.intent)["at"]
-        return LedgerEntry.from_dict({**self.intent, "kind": LedgerEntry.kind, "seq": self.seq, "at": at})
+        archived = (self.intent.get("archived") or {}).get("versions")
+        whole = {**self.intent, "kind": LedgerEntry.kind, "seq": self.seq, "at": at, "archived": archived}
+        return LedgerEntry.from_dict(whole)
 
     def __str__(self) -> str:
+        if self.intent["action"] == "archive":
+            numbers = ", ".join(map(str, self.intent["archived"]["versions"]))
+            return f"entry {self.seq} (archival of {numbers} by {self.intent.get('by') or self.key or 'somebody'})"
         who = self.intent.get("by") or self.key or "somebody"
         to = f"version {self.version}" if self.version is not None else "nothing"
         return f"entry {self.seq} ({self.intent['action']} of {self.alias!r} to {to} by {who})"
@@ -254,3 +259,16 @@ class Ledger:
 def last_done(entries: list[Entry], alias: str) -> Entry | None:
     """Return the last entry that took place for an alias, or None."""
     return next((entry for entry in reversed(entries) if entry.done and entry.alias == alias), None)
+
+
+def rollback_targets(entries: list[Entry], keep: int | None) -> set[int]:
+    """Return the versions that an alias has or can be rolled back to: its last ``keep`` besides the present one."""
+    needed: set[int] = set()
+    for alias in {entry.alias for entry in entries}:
+        order: list[int] = []
+        for entry in (entry for entry in entries if entry.alias == alias):
+            for version in (entry.previous, entry.version):
+                if version is not None:
+                    order = [one for one in order if one != version] + [version]
+        needed.update(order if keep is None else order[-(keep + 1) :])
+    return needed

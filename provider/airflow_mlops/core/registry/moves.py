@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import ConflictError, SupersededError
 from airflow_mlops.core.faults import crash_point
-from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
+from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done, rollback_targets
 from airflow_mlops.core.registry.versions import RegisteredModel
 
 #: Times that a move begins again when others get the number first.
@@ -36,6 +36,7 @@ class Move:
     :param digest: digest of that version's files.
     :param expected: the version that the alias must have now; None: the alias must not exist.
     :param key: the task instance that asks; empty for an act of its own.
+    :param archived: of an archival, which has no alias: ``{"versions", "files", "keep_rollback"}``.
     """
 
     action: Literal["promote", "rollback", "archive"]
@@ -49,12 +50,14 @@ class Move:
     evidence: list[dict[str, Any]] = field(default_factory=list)
     evidence_waived: bool = False
     run: dict[str, Any] | None = None
+    archived: dict[str, Any] | None = None
 
     @property
     def spec_digest(self) -> str:
         """Digest of what is asked for; not of who asks and why."""
         evidence = [(e.get("kind"), e.get("digest")) for e in self.evidence]
-        return digests.of_json([self.action, self.alias, self.version, self.digest, self.expected, evidence])
+        asked = [self.action, self.alias, self.version, self.digest, self.expected, evidence]
+        return digests.of_json([*asked, self.archived] if self.archived else asked)
 
 
 def carry_out(ledger: Ledger, model: RegisteredModel, move: Move, log: logging.Logger) -> Entry:
@@ -123,6 +126,7 @@ def _intent(move: Move, now: int | None) -> dict[str, Any]:
         "evidence": move.evidence,
         "evidence_waived": move.evidence_waived,
         "run": move.run,
+        **({"archived": move.archived} if move.archived else {}),
     }
 
 
@@ -225,13 +229,31 @@ def _apply(
     if ledger.read(entry.seq).outcome is not None:
         return False
     crash_point("promote.move_claimed")
-    model.point(entry.alias, entry.version)
+    if entry.intent["action"] == "archive":
+        _archive(ledger, model, entry, log)
+    else:
+        model.point(entry.alias, entry.version)
     crash_point("promote.alias_moved")
     if ledger.finish(entry.seq, "done", settled_by=settler):
         crash_point("promote.outcome_written")
         return True
     _put_right(ledger, model, entry, log)
     return False
+
+
+def _archive(ledger: Ledger, model: RegisteredModel, entry: Entry, log: logging.Logger) -> None:
+    """Archive the versions of an entry; doing it again changes nothing.
+
+    While the entry is open nobody else can promote, but somebody may have between the plan and its intent.
+    """
+    archived = entry.intent["archived"]
+    needed = set(model.aliases().values()) | rollback_targets(ledger.entries(), archived["keep_rollback"])
+    for number in archived["versions"]:
+        if number in needed:
+            log.warning("version %d of %r came into use meanwhile and stays", number, ledger.model)
+        else:
+            model.archive(number, entry.seq, archived["files"].get(str(number)))
+            crash_point("archive.version_done")
 
 
 def _put_right(ledger: Ledger, model: RegisteredModel, entry: Entry, log: logging.Logger) -> None:

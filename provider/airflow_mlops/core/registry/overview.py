@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import ConflictError, NotFoundError, did_you_mean
 from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
-from airflow_mlops.core.registry.versions import RegisteredModel
+from airflow_mlops.core.registry.versions import RegisteredModel, version_record
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -44,7 +44,7 @@ def _status(context: StepContext, name: str) -> list[dict[str, Any]]:
         ]
     entries = ledger.entries()
     latest = registered.latest()
-    names = sorted({*aliases, *(entry.alias for entry in entries if entry.done)})
+    names = sorted({*aliases, *(entry.alias for entry in entries if entry.done and entry.alias)})
     rows = [
         _row(name, alias, aliases.get(alias), latest, last_done(entries, alias), _state(entries, alias, aliases))
         for alias in names
@@ -80,29 +80,55 @@ def _row(
 def history(context: StepContext, name: str) -> list[dict[str, Any]]:
     """Return one row for each entry of a ledger, the oldest first; void ones with the reason.
 
+    ``evidence`` is for people; ``reports``, ``data``, ``code``, ``digest`` and ``key`` have what stands behind it.
+
     :raises NotFoundError: if the model has no ledger here.
     """
     ledger = Ledger(context.store, name)
     if ledger.binding() is None:
         known = models_with_ledger(context)
         raise NotFoundError(f"{name!r} has no ledger in {context.store.uri}{did_you_mean(name, known)}")
-    return [_history_row(entry) for entry in ledger.entries()]
+    entries = ledger.entries()
+    numbers = {entry.version for entry in entries if entry.version is not None}
+    origins = {number: _origin(version_record(context, name, number)) for number in numbers}
+    return [{**_history_row(entry), **origins.get(entry.version or 0, _origin(None))} for entry in entries]
 
 
 def _history_row(entry: Entry) -> dict[str, Any]:
     said = entry.to_ledger_entry()
     run = said.run or {}
     evidence = ", ".join(f"{e['kind']} {'passed' if e['passed'] else 'failed'}" for e in said.evidence)
+    archived = f"archived {', '.join(map(str, said.archived))}" if said.archived else None
+    why = said.reason if entry.done else f"{entry.state}: {(entry.outcome or {}).get('reason')}"
     return {
         "entry": said.seq,
         "at": said.at[:19],
         "action": said.action,
-        "alias": said.alias,
+        "alias": said.alias or None,
         "version": said.version,
         "previous": said.previous_version,
         "by": said.by,
-        "reason": said.reason if entry.done else f"{entry.state}: {(entry.outcome or {}).get('reason')}",
+        "reason": "; ".join(one for one in (archived, why) if one) or None,
         "evidence": evidence or ("waived" if said.evidence_waived else None),
         "run": "/".join(str(run[k]) for k in ("dag_id", "run_id", "task_id") if run.get(k)) or None,
         "state": entry.state,
+        "digest": said.digest,
+        "archived": said.archived,
+        "reports": said.evidence,
+        "key": entry.key or None,
+        "provider_version": run.get("provider_version"),
+        "settled_by": (entry.outcome or {}).get("settled_by"),
+    }
+
+
+def _origin(record: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what the version was made from, as far as it was registered with it."""
+    ref = (record or {}).get("ref") or {}
+    training = ref.get("training") or {}
+    data = {key: training.get(key) for key in ("dataset_digest", "window", "rows")}
+    return {
+        "data": data if any(data.values()) else None,
+        "code": ref.get("code"),
+        "mlflow_run_id": ref.get("run_id"),
+        "registered_by": (record or {}).get("key"),
     }

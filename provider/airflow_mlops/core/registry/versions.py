@@ -6,6 +6,7 @@ its files and the evidence that came with it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
 
 T = TypeVar("T")
+
+#: Tags of a version that is archived: the ledger's entry, and whether its files are gone.
+ARCHIVED_TAG = "mlops.archived"
+FILES_TAG = "mlops.files"
 
 
 class RegisteredModel:
@@ -116,6 +121,50 @@ class RegisteredModel:
         with mlflow_errors(self.uri):
             found = self.client.search_model_versions(f"name='{name}' and tags.`{key}`='{quoted}'")
         return sorted(found, key=lambda version: int(version.version))
+
+    def versions(self) -> list[Any]:
+        """Return all versions of the model."""
+        name = self.name.replace("'", "''")
+        return self._search(f"name='{name}'")
+
+    def all_versions(self) -> list[Any]:
+        """Return all versions of all models."""
+        return self._search(None)
+
+    def _search(self, wanted: str | None) -> list[Any]:
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            with mlflow_errors(self.uri):
+                page = self.client.search_model_versions(wanted, 1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def location(self, version: Any) -> str:
+        """Return where the files of a version are."""
+        model_id = models.model_id_of(version)
+        with mlflow_errors(self.uri):
+            if model_id:
+                return str(self.client.get_logged_model(model_id).artifact_location)
+            return str(self.client.get_model_version_download_uri(self.name, str(version.version)))
+
+    def archive(self, number: int, seq: int, files: str | None) -> None:
+        """Tag a version as archived by an entry of the ledger, and delete its files; a deleted version is passed over.
+
+        :param files: where its files are, if they are to go.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if self.version(number) is None:
+            return
+        with mlflow_errors(self.uri):
+            self.client.set_model_version_tag(self.name, str(number), ARCHIVED_TAG, f"entry {seq}")
+            if files:
+                with contextlib.suppress(FileNotFoundError):
+                    get_artifact_repository(files).delete_artifacts()
+                self.client.set_model_version_tag(self.name, str(number), FILES_TAG, f"deleted by entry {seq}")
 
     def latest(self) -> int | None:
         """Return the highest version number, or None."""
