@@ -154,6 +154,7 @@ def get_provider_info() -> dict[str, Any]:
         "config": {"mlops": {"description": "MLOps provider: where models and the store are.", "options": _OPTIONS}},
         "extra-links": [
             "airflow_mlops.links.model.ReportLink",
+            "airflow_mlops.links.model.ModelCardLink",
             "airflow_mlops.links.model.MLflowRunLink",
             "airflow_mlops.links.model.ModelVersionLink",
         ],

@@ -10,6 +10,7 @@ from airflow.sdk import DAG, Param
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_mlops.operators.registry import (
     ApproveModelOperator,
+    ArchiveModelsOperator,
     PromoteModelOperator,
     RegisterModelOperator,
     RollbackModelOperator,
@@ -55,3 +56,8 @@ with DAG(
 with DAG("churn_back", schedule=None, params={"why": Param("", type="string")}):
     RollbackModelOperator(task_id="rollback", model_name="churn", reason="{{ params.why }}")
 # END rollback
+
+# START archive
+with DAG("churn_archived", schedule="@monthly", start_date=pendulum.datetime(2026, 1, 1), catchup=False):
+    ArchiveModelsOperator(task_id="archive", model_name="churn", keep=10, reason="monthly")
+# END archive

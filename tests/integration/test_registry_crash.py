@@ -89,6 +89,7 @@ def test_promote_killed_and_tried_again(point, mlflow_context, log_model, tmp_pa
     entries = Ledger(mlflow_context.store, NAME).entries()
     assert [(e.seq, e.state) for e in entries] == [(1, "done"), (2, "done")]
     assert RegisteredModel(mlflow_context, NAME).alias("champion") == 2
+    assert RegisteredModel(mlflow_context, NAME).version(2).tags["mlops.card"].endswith("cards/churn/2/card.md")
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS["rollback_model"])
@@ -110,6 +111,24 @@ def test_rollback_killed_and_tried_again_goes_back_once(point, mlflow_context, l
         (number, "done") for number in (1, 2, 3, 4)
     ]
     assert RegisteredModel(mlflow_context, NAME).alias("champion") == 2
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS["record_approval"])
+def test_an_answer_that_was_recorded_outlives_the_worker(point, mlflow_context, log_model, tmp_path):
+    ref = register_model(mlflow_context, model=log_model(), model_name=NAME)
+    run_step(spec(mlflow_context, "request_approval", "run/1", model=ref))
+    answer = {"decision": "rejected", "by": "ana", "at": "2026-03-01T10:00:00+00:00", "reason": "too slow"}
+    what = spec(mlflow_context, "record_approval", "run/1", model=ref, **answer)
+    process, _ = start(tmp_path, what, **{VARIABLE: point})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, errors
+
+    # The retry begins with the question.
+    found = run_step(spec(mlflow_context, "request_approval", "run/1", model=ref))["decision"]
+
+    assert {key: found[key] for key in answer} == answer
+    assert len(list(mlflow_context.store.keys(f"approvals/{NAME}"))) == 1
+    assert mlflow_context.store.exists(mlflow_context.store.key_of(found["report_uri"]))
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS["archive_models"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import time
 import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from airflow_mlops.core.store import LocalStore
 from airflow_mlops.core.tracking import client, experiment_id, sqlite_uri
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "tests" / "examples" / "approve_model.py"
+EXAMPLES = ("approve_model.py", "release_to_production.py")
 sys.path.insert(0, str(ROOT / "scripts"))
 
 
@@ -67,16 +69,29 @@ class Releases:
     def asked(self, model: str) -> tuple[str, dict[str, Any]]:
         """Start a release and wait until a person is asked about it."""
         run = self.start("churn_approved", model=model, customers=str(self.customers))
+        return run, self.question(run)
+
+    def question(self, run: str) -> dict[str, Any]:
+        """Wait until a person is asked."""
         task = f"{run}/taskInstances/approve"
         waiting = ("awaiting_input", "deferred", "success", "failed", "upstream_failed")
         found = self.until(task, lambda one: one["state"] in waiting, "the question")
         assert found["state"] in ("awaiting_input", "deferred"), found
-        return run, self.airflow.api("GET", f"{task}/-1/hitlDetails")
+        return dict(self.airflow.api("GET", f"{task}/-1/hitlDetails"))
 
     def answer(self, run: str, option: str, reason: str) -> dict[str, Any]:
         """Answer, and return the run's end."""
         body = {"chosen_options": [option], "params_input": {"reason": reason}}
-        self.airflow.api("PATCH", f"{run}/taskInstances/approve/-1/hitlDetails", body)
+        task = f"{run}/taskInstances/approve"
+
+        def done(found: dict[str, Any]) -> bool:
+            # Answered as quickly as here, Airflow may lose the answer and try the task again.
+            if found["state"] in ("awaiting_input", "deferred"):
+                with contextlib.suppress(urllib.error.HTTPError):
+                    self.airflow.api("PATCH", f"{task}/-1/hitlDetails", body)
+            return found["state"] in ("success", "failed")
+
+        self.until(task, done, "the answer")
         return self.ended(run)
 
     def ended(self, run: str) -> dict[str, Any]:
@@ -98,14 +113,15 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
     dags, home = tmp_path / "dags", tmp_path / "home" / "mlops"
     dags.mkdir()
     home.mkdir(parents=True)
-    shutil.copy(EXAMPLE, dags)
+    for example in EXAMPLES:
+        shutil.copy(ROOT / "tests" / "examples" / example, dags)
     shutil.copy(migrated_database, home / "mlflow.db")
     context = StepContext(store=LocalStore(home / "store"), tracking_uri=sqlite_uri(home / "mlflow.db"))
     first, second, third = (trained(context, frame, noise) for noise in (0.5, 0.1, 0.9))
 
     airflow = Airflow(tmp_path / "home", dags)
     with airflow.running():
-        for dag in ("churn_approved", "churn_back"):
+        for dag in ("churn_approved", "churn_back", "churn_to_production"):
             airflow.wait_for_dag(dag)
         releases = Releases(airflow, tmp_path / "customers.parquet")
         run, question = releases.asked(first)
@@ -124,12 +140,28 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
 
         run, _ = releases.asked(third)
         end = releases.answer(run, "Reject", "noisier")
-        assert (end["state"], end["approve"], end["promote"][0]) == ("failed", ("failed", 1), "upstream_failed")
+        assert (end["state"], end["approve"][0], end["promote"][0]) == ("failed", "failed", "upstream_failed")
+        assert end["approve"][1] < 3, "a rejection is not tried again"
 
         assert releases.ended(releases.start("churn_back", why="late by 20% more"))["state"] == "success"
+        airflow.wait_for_dag("churn_archived")
+        archived = releases.start("churn_archived")
+        production = releases.start("churn_to_production", version=2)
+        assert "churn version 2" in releases.question(production)["subject"]
+        end = releases.answer(production, "Approve", "two weeks in staging")
+        assert end["state"] == "success", end
+        assert releases.ended(archived)["state"] == "success"
+        cards = airflow.api("GET", f"{production}/taskInstances/production/links")
+        request = urllib.request.Request(cards["Model card"], headers={"Authorization": f"Bearer {airflow.token}"})
+        page = urllib.request.urlopen(request, timeout=30).read().decode()
+        assert "Model card: churn_production version 1" in page
+        assert "two weeks in staging" in page
         report = airflow.api("GET", f"{run}/taskInstances/approve/links")
         assert "/mlops/reports/churn_approved/approve/" in report["Report"]
         rows = json.loads(airflow.cli("mlops", "history", "churn", "--output", "json").stdout.splitlines()[-1])
+        status = json.loads(airflow.cli("mlops", "status", "--output", "json").stdout.splitlines()[-1])
+    standing = {(row["model"], row["alias"]): row["version"] for row in status}
+    assert standing == {("churn", "champion"): 1, ("churn_production", "champion"): 1, ("churn_staging", "champion"): 1}
     assert [(row["action"], row["version"], row["by"], row["reason"]) for row in rows] == [
         ("promote", 1, "admin", "first of its kind"),
         ("promote", 2, "admin", "better"),

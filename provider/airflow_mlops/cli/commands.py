@@ -1,4 +1,4 @@
-"""What ``airflow mlops status | history | promote | rollback | archive`` do. Imported when one of them runs."""
+"""What ``airflow mlops status | history | promote | rollback | archive | card`` do. Imported when one of them runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 from typing import Any
 
 from airflow_mlops.cli.session import command, note, session, show, user
+from airflow_mlops.core.errors import NotFoundError
 from airflow_mlops.core.registry import overview
 from airflow_mlops.core.registry.archive import archive_models
+from airflow_mlops.core.registry.card import publish_card
 from airflow_mlops.core.registry.promote import promote_model
 from airflow_mlops.core.registry.rollback import rollback_model
+from airflow_mlops.core.registry.versions import RegisteredModel
 
 #: Columns of a table; json and yaml have what stands behind them too.
 _HISTORY = ("entry", "at", "action", "alias", "version", "previous", "by", "reason", "evidence", "run")
@@ -94,3 +97,17 @@ def archive(args: argparse.Namespace) -> None:
     show(sorted(rows, key=lambda row: int(row["version"])), args.output)
     if not args.archive:
         note("Dry run: nothing was changed. Add --archive to archive.")
+
+
+@command
+def card(args: argparse.Namespace) -> None:
+    """Make the model card of a version anew, and print it as Markdown."""
+    with session(args) as context:
+        version = args.version
+        if version is None:
+            version = RegisteredModel(context, args.name).alias(args.alias)
+            if version is None:
+                raise NotFoundError(f"{args.name!r} has no alias {args.alias!r}: name a version")
+        found = publish_card(context, args.name, version)
+        print(context.store.get_bytes(context.store.key_of(found["markdown"]) or "").decode(), end="")
+    note(f"Page: {found['html']}")

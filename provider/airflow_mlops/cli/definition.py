@@ -88,6 +88,7 @@ def _governance_commands(name: Arg, alias: Arg, reason: Arg, by: Arg, common: tu
         metavar="N",
     )
     files = Arg(("--delete-files",), help="Delete their files too, if nothing that stays has them", action="store_true")
+    optional_version = Arg(("version",), help="Number of the version (default: the alias's)", type=int, nargs="?")
     do = Arg(("--archive",), help="Do it; without this nothing changes", action="store_true")
     return [
         ActionCommand(
@@ -101,6 +102,12 @@ def _governance_commands(name: Arg, alias: Arg, reason: Arg, by: Arg, common: tu
             help="Show or archive old versions that nothing needs",
             func=lazy_load_command(f"{_COMMANDS}.archive"),
             args=(name, keep, keep_rollback, files, do, reason, by, *common),
+        ),
+        ActionCommand(
+            name="card",
+            help="Make a version's model card anew, and print it as Markdown",
+            func=lazy_load_command(f"{_COMMANDS}.card"),
+            args=(name, optional_version, alias, *common),
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Extra links of the operators: report, MLflow run, model version.
+"""Extra links of the operators: report, model card, MLflow run, model version.
 
 The operator leaves the addresses in its ``link_urls`` when it has run; Airflow asks for them as the task ends, for
 mapped tasks too, and keeps what it is given.
@@ -51,6 +51,13 @@ class ModelVersionLink(MlopsLink):
     key = "version"
 
 
+class ModelCardLink(MlopsLink):
+    """The model card of the version that was released, served by the plugin from the store."""
+
+    name = "Model card"
+    key = "card"
+
+
 def report_url(store_uri: str, report_uri: str | None, dag_id: str, store_conn_id: str | None = None) -> str | None:
     """Return the address of a report in Airflow, or None if it is not in this store's reports of this DAG.
 
@@ -75,7 +82,7 @@ def urls_of(
     dag_id: str,
     store_conn_id: str | None = None,
 ) -> dict[str, str]:
-    """Return ``{"report": ..., "run": ..., "version": ...}`` for what a step's result names.
+    """Return ``{"report": ..., "card": ..., "run": ..., "version": ...}`` for what a step's result names.
 
     MLflow's own pages have an address only where MLflow is served over HTTP: by the connection, its ``ui_url``, or
     ``[mlops] mlflow_ui_url``. Without one these links are left out, and the task shows no button for them.
@@ -84,6 +91,9 @@ def urls_of(
     report = report_url(store_uri, result.get("report_uri"), dag_id, store_conn_id)
     if report:
         found["report"] = report
+    card = report_url(store_uri, result.get("card_uri"), dag_id, store_conn_id)
+    if card:
+        found["card"] = card
     if tracking is None:
         return found
     runs = _ui(tracking.ui_url or tracking.tracking_uri)

@@ -125,6 +125,9 @@ class ApproveModelOperator(MlopsOperator, ApprovalOperator):
                 if getattr(self, name) not in OUTCOMES:
                     raise SpecError(f"{name} must be 'fail' or 'skip', got {getattr(self, name)!r}")
             self.assigned_users = users(self.assigned_users)  # type: ignore[assignment]
+            if self.response_timeout is not None:
+                # Airflow 3.3 cannot send a subclass of it, such as pendulum's, to its server.
+                self.response_timeout = dt.timedelta(seconds=self.response_timeout.total_seconds())
             job, links = self.prepare(context)
             reports = _listed(self.evidence) + _listed(self.drift)
             job.spec["args"]["links"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.links.model import MLflowRunLink, ModelVersionLink
+from airflow_mlops.links.model import MLflowRunLink, ModelCardLink, ModelVersionLink
 from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
 from airflow_mlops.operators.models import resolve_model
@@ -95,9 +95,9 @@ class PromoteModelOperator(MlopsOperator):
     """Point an alias at a version, on evidence, through the ledger.
 
     Returns the ledger entry: ``seq``, ``model``, ``alias``, ``version``, ``previous_version``, ``by``, ``reason``,
-    ``evidence``. Of two promotions at once one wins and the other fails with the reason. Killed at any instant and
-    tried again, there is one entry. The task cleared after a later promotion or rollback fails with "superseded by
-    entry n" and moves nothing.
+    ``evidence``, ``card_uri``. The version gets a model card, made of what is on record of it. Of two promotions at
+    once one wins and the other fails with the reason. Killed at any instant and tried again, there is one entry. The
+    task cleared after a later promotion or rollback fails with "superseded by entry n" and moves nothing.
 
     :param model: ref of a registered version, such as ``register.output``, or its URI (``models:/name/3``,
         ``name/3``); with ``to_name`` also a model that is only logged. (templated)
@@ -111,12 +111,15 @@ class PromoteModelOperator(MlopsOperator):
         (templated)
     :param reason: why, for the ledger; default: the reason that the approver among the evidence gave. (templated)
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run. (templated)
+    :param card: what the model card says beside what is on record: ``{"intended_use": "...", "limitations": ["..."]}``,
+        also ``out_of_scope``, ``ethical_considerations``, ``contact``, or any other section. It is kept for the model's
+        later versions. (templated)
     """
 
     step = "promote_model"
-    step_arguments = ("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by")
+    step_arguments = ("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by", "card")
     needs_mlflow = True
-    operator_extra_links = (ModelVersionLink(),)
+    operator_extra_links = (ModelVersionLink(), ModelCardLink())
 
     template_fields: Sequence[str] = (
         "model",
@@ -126,9 +129,10 @@ class PromoteModelOperator(MlopsOperator):
         "expected_champion",
         "reason",
         "by",
+        "card",
         *BACKEND_FIELDS,
     )
-    template_fields_renderers = {"model": "json", "evidence": "json"}  # noqa: RUF012
+    template_fields_renderers = {"model": "json", "evidence": "json", "card": "json"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -140,6 +144,7 @@ class PromoteModelOperator(MlopsOperator):
         expected_champion: int | str | None = "unset",
         reason: str | None = None,
         by: str | None = None,
+        card: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -150,6 +155,7 @@ class PromoteModelOperator(MlopsOperator):
         self.expected_champion = expected_champion
         self.reason = reason
         self.by = by
+        self.card = card
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""

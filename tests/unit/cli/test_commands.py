@@ -134,3 +134,63 @@ print(sorted(m for m in set(sys.modules) - before if m.startswith("airflow_mlops
     others, ours = done.stdout.strip().splitlines()[-2:]
     assert others == "[]"
     assert ours == "['airflow_mlops.cli', 'airflow_mlops.cli.definition']"
+
+
+def test_rollback_takes_a_release_back(airflow, versions):
+    airflow("promote", "churn", "1", "--by", "ana")
+    airflow("promote", "churn", "2", "--without-evidence", "--by", "ana")
+
+    code, printed = airflow("rollback", "churn", "--reason", "late", "--by", "bo", "--output", "json")
+
+    assert code == 0
+    (entry,) = json.loads(printed)
+    assert (entry["action"], entry["version"], entry["by"], entry["reason"]) == ("rollback", 1, "bo", "late")
+    assert airflow("rollback", "churn")[0].startswith("NotFoundError: 'champion' of 'churn' has version 1 now")
+    assert airflow("rollback", "churn", "--to-version", "2", "--output", "json")[0] == 0
+
+
+def test_history_in_json_has_what_stands_behind_a_release(airflow, context, log_model):
+    data = {"dataset_digest": "sha256:" + "a" * 64, "rows": 900, "window": None}
+    ref = register_model(context, model=log_model(training=data, code={"sha": "c0ffee"}), model_name="churn")
+    airflow("promote", "churn", "1", "--by", "ana")
+
+    (row,) = json.loads(airflow("history", "churn", "--output", "json")[1])
+
+    assert (row["digest"], row["data"], row["code"]) == (ref["digest"], data, {"sha": "c0ffee"})
+    assert (row["reports"], row["mlflow_run_id"], row["registered_by"]) == ([], ref["run_id"], "register")
+    assert "c0ffee" not in airflow("history", "churn")[1], "a table has room for what people read"
+
+
+def test_promote_to_another_name(airflow, versions):
+    code, printed = airflow("promote", "churn", "1", "--to-name", "churn_production", "--output", "json")
+
+    assert code == 0
+    (entry,) = json.loads(printed)
+    assert (entry["model"], entry["version"]) == ("churn_production", 1)
+    assert json.loads(airflow("status", "churn_production", "--output", "json")[1])[0]["alias"] == "champion"
+
+
+def test_archive_shows_first(airflow, versions, context):
+    airflow("promote", "churn", "2", "--without-evidence")
+
+    code, printed = airflow("archive", "churn", "--keep", "0")
+    assert code == 0
+    assert "would be archived" in printed
+    assert "stays: is 'champion'" in printed
+    assert "Add --archive" in airflow.errors
+    (done,) = json.loads(airflow("archive", "churn", "--keep", "0", "--archive", "--by", "ana", "--output", "json")[1])
+    assert (done["versions"], done["entry"]["by"]) == ([1], "ana")
+    assert RegisteredModel(context, "churn").version(1).tags["mlops.archived"] == "entry 2"
+
+
+def test_card_prints_what_is_on_record(airflow, versions):
+    assert airflow("card", "churn")[0] == "NotFoundError: 'churn' has no alias 'champion': name a version"
+    airflow("promote", "churn", "1", "--by", "ana", "--reason", "first")
+
+    code, printed = airflow("card", "churn")
+
+    assert code == 0
+    assert printed.startswith("# Model card: churn version 1\n")
+    assert "by ana" in printed
+    assert "card.html" in airflow.errors
+    assert airflow("card", "churn", "2")[1].startswith("# Model card: churn version 2\n")

@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskAwaitingInput
+from pendulum import duration
 
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
@@ -78,11 +79,12 @@ def ref(context: StepContext, log_model: Any) -> dict[str, Any]:
 
 
 def test_it_asks_then_keeps_the_answer_which_promotes(ref: Any, asked: Any) -> None:
-    approve = ApproveModelOperator(task_id="t", model=ref, assigned_users=["7"], response_timeout=dt.timedelta(hours=2))
+    approve = ApproveModelOperator(task_id="t", model=ref, assigned_users=["7"], response_timeout=duration(hours=2))
     with pytest.raises(TaskAwaitingInput) as waiting:
         approve.execute(task())
 
     assert (waiting.value.method_name, waiting.value.timeout) == ("execute_complete", dt.timedelta(hours=2))
+    assert type(waiting.value.timeout) is dt.timedelta, "Airflow sends no other type"
     question = asked.call_args.kwargs
     assert question["subject"] == "Release churn version 1 as churn@champion?"
     assert "https://mlflow.example.com/#/models/churn/versions/1" in question["body"]
@@ -160,6 +162,8 @@ def test_it_asks_anew_of_another_model(ref: Any, asked: Any, log_model: Any) -> 
     other = RegisterModelOperator(task_id="t", model=log_model("2"), model_name="churn").execute(task())
 
     with pytest.raises(TaskAwaitingInput):
+        ApproveModelOperator(task_id="t", model=other).execute(task("a run of its own"))
+    with pytest.raises(MlopsFailed, match="Start a new run"):
         ApproveModelOperator(task_id="t", model=other).execute(task())
 
 

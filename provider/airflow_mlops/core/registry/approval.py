@@ -103,6 +103,7 @@ def request_approval(
     shown = held.as_reports(drift)
     known = briefing.facts(context, request.ref, proofs, name=request.name, alias=alias, serving=serving, drift=shown)
     verdict = _verdict(context, policy, request, [*request.reports, *shown])
+    asked = digests.of_json([request.identity, known])
     known["policy"] = verdict.to_dict() if verdict else None
     context.store.put_json(_request_key(context, request), known)
     if verdict is not None:
@@ -111,6 +112,7 @@ def request_approval(
             assert policy is not None
             by = f"policy green_runs={policy.green_runs}"
             return _answer(context, _keep(context, request, known, attempt, APPROVED, by, None, utc_now(), None))
+    _check_asked(context, request, asked)
     return {
         "schema": SCHEMA,
         "kind": "approval_request",
@@ -184,6 +186,25 @@ def _request(context: StepContext, model: Any, evidence: Any, alias: str, to_nam
 
 def _request_key(context: StepContext, request: Request) -> str:
     return f"{context.report_folder('approval', request.identity)}/request.json"
+
+
+def _check_asked(context: StepContext, request: Request, asked: str) -> None:
+    """Refuse to ask another question than the one that this task instance asked first.
+
+    Airflow keeps the text of a task instance's first question, also when the task is cleared: a person would be shown
+    that text and approve something else.
+
+    :raises ConflictError: if the model, the evidence or the champion has changed since.
+    """
+    key = f"{context.report_folder('approval asked')}/asked.json"
+    context.store.put_json(key, {"schema": SCHEMA, "asked": asked, "subject": _subject(request)}, if_absent=True)
+    first = context.store.get_json(key)
+    if context.key and first["asked"] != asked:
+        raise ConflictError(
+            f"this run asked {first['subject']!r} before, and the model, its evidence or the champion has changed "
+            "since: Airflow would show the first question again, and a person would approve what they have not seen. "
+            "Start a new run"
+        )
 
 
 def _subject(request: Request) -> str:

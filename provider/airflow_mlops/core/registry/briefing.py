@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import IntegrityError, NotFoundError
+from airflow_mlops.core.markdown import code, plain, table, value
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.registry.evidence import Proof
 from airflow_mlops.core.reports import figure
@@ -21,8 +21,6 @@ WORST_SLICES = 8
 MOST_WARNINGS = 8
 MOST_COLUMNS = 8
 MOST_PARAMETERS = 20
-#: Characters of a value in a table.
-VALUE = 80
 
 
 def facts(
@@ -49,7 +47,7 @@ def facts(
                 "target": {"name": name, "alias": alias},
                 "champion": {"alias": f"{name}@{alias}", "version": serving, **(_model(champion) if champion else {})},
                 "reports": [_report(proof.report) for proof in proofs],
-                "metrics": [row for details in tested for row in _metrics(details)],
+                "metrics": [row for details in tested for row in metrics(details)],
                 "slices": [row for details in tested for row in _slices(details)],
                 "drift": [_drift(context, report) for report in drift],
                 "hyperparameters": differences(parameters(context, ref), parameters(context, champion)),
@@ -72,7 +70,7 @@ def _report(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report.get(key) for key in kept} | {"warnings": warnings}
 
 
-def _metrics(details: dict[str, Any]) -> list[dict[str, Any]]:
+def metrics(details: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the model's metrics beside the champion's, with how sure the difference is where it was tested."""
     champion = details.get("champion") or {}
     specs = {spec.get("name"): spec.get("metric") for spec in details.get("specs") or []}
@@ -174,7 +172,7 @@ def markdown(known: dict[str, Any], links: dict[str, Any] | None = None, note: s
     links = links or {}
     parts = [_question(known, links.get("mlflow"))]
     if note:
-        parts.append(f"_{_plain(note)}_")
+        parts.append(f"_{plain(note)}_")
     parts += [_reports(known["reports"], links.get("reports") or {}), _metrics_table(known)]
     parts += [_slices_table(known["slices"]), *(_drift_part(one, links.get("reports") or {}) for one in known["drift"])]
     champion = known["champion"]["version"]
@@ -188,20 +186,20 @@ def _question(known: dict[str, Any], mlflow: str | None) -> str:
     what = f"{model['name']} version {model['version']}" if model["name"] else model["uri"]
     if mlflow and model["name"]:
         page = f"{mlflow}/#/models/{model['name'].replace(' ', '%20')}/versions/{model['version']}"
-        shown = f"[{_plain(what)}]({page})"
+        shown = f"[{plain(what)}]({page})"
     else:
-        shown = f"**{_plain(what)}**"
+        shown = f"**{plain(what)}**"
     now = f"version {champion} now" if champion is not None else "which no version has yet"
     run = f" · [MLflow run]({mlflow}/#/runs/{model['run_id']})" if mlflow and model["run_id"] else ""
-    digest = f" · {_code(str(model['digest'])[:19] + '…')}" if model["digest"] else ""
-    return f"Release {shown} as {_code(target['name'] + '@' + target['alias'])} ({now})?{run}{digest}"
+    digest = f" · {code(str(model['digest'])[:19] + '…')}" if model["digest"] else ""
+    return f"Release {shown} as {code(target['name'] + '@' + target['alias'])} ({now})?{run}{digest}"
 
 
 def _reports(reports: list[dict[str, Any]], links: dict[str, str]) -> str:
     lines = []
     for one in reports:
-        lines.append(f"- {_verdict(one)} {_title(one, links)}: {_plain(one['summary'])}")
-        lines += [f"    - {_plain(w['name'])}: {_plain(w['message'])}" for w in one["warnings"] if w["message"]]
+        lines.append(f"- {_verdict(one)} {_title(one, links)}: {plain(one['summary'])}")
+        lines += [f"    - {plain(w['name'])}: {plain(w['message'])}" for w in one["warnings"] if w["message"]]
     return "\n".join(["### Evidence", "", *lines]) if lines else "### Evidence\n\n**None was given.**"
 
 
@@ -220,19 +218,20 @@ def _metrics_table(known: dict[str, Any]) -> str:
     if not rows:
         return ""
     if "champion" not in rows[0]:
-        lines = [f"| {_code(row['metric'])} | {figure(row['model'])} |" for row in rows]
-        return "\n".join(
-            [f"### Metrics on {figure(rows[0]['rows'])} rows", "", "| Metric | Model |", "|---|--:|", *lines]
-        )
-    lines = ["| Metric | Model | Champion | Better by | Certainty |", "|---|--:|--:|--:|---|"]
-    for row in rows:
-        ahead = row["ahead"]
-        sign = "+" if ahead is not None and ahead > 0 else ""
-        lines.append(
-            f"| {_code(row['metric'])} | {figure(row['model'])} | {figure(row['champion'])} | {sign}{figure(ahead)} | "
-            f"{_certainty(row.get('certainty'))} |"
-        )
-    return "\n".join([f"### Against the champion, on {figure(rows[0]['rows'])} rows that neither has seen", "", *lines])
+        found = table(["Metric", ">Model"], [[code(row["metric"]), figure(row["model"])] for row in rows])
+        return f"### Metrics on {figure(rows[0]['rows'])} rows\n\n{found}"
+    compared = [
+        [
+            code(row["metric"]),
+            figure(row["model"]),
+            figure(row["champion"]),
+            ("+" if row["ahead"] is not None and row["ahead"] > 0 else "") + figure(row["ahead"]),
+            _certainty(row.get("certainty")),
+        ]
+        for row in rows
+    ]
+    found = table(["Metric", ">Model", ">Champion", ">Better by", "Certainty"], compared)
+    return f"### Against the champion, on {figure(rows[0]['rows'])} rows that neither has seen\n\n{found}"
 
 
 def _certainty(sure: dict[str, Any] | None) -> str:
@@ -245,50 +244,37 @@ def _certainty(sure: dict[str, Any] | None) -> str:
 def _slices_table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
-    lines = ["### Weakest slices", "", "| | By | Slice | Rows | Value | All rows |", "|---|---|---|--:|--:|--:|"]
-    for row in rows:
-        part = f"{_code(row['by'])} | {_plain(row['slice'])} | {figure(row['rows'])}"
-        mark = "✅" if row["passed"] else "❌"
-        lines.append(f"| {mark} | {part} | {figure(row['value'])} | {figure(row['overall'])} |")
-    return "\n".join(lines)
+    found = [
+        [
+            "✅" if row["passed"] else "❌",
+            code(row["by"]),
+            plain(row["slice"]),
+            *(figure(row[key]) for key in ("rows", "value", "overall")),
+        ]
+        for row in rows
+    ]
+    return "### Weakest slices\n\n" + table(["", "By", "Slice", ">Rows", ">Value", ">All rows"], found)
 
 
 def _drift_part(one: dict[str, Any], links: dict[str, str]) -> str:
-    lines = ["### Drift", "", f"{_verdict(one)} {_title(one, links)}: {_plain(one['summary'])}"]
-    if one["columns"]:
-        lines += ["", "| Column | Test | Score | Threshold |", "|---|---|--:|--:|"]
-        for column in one["columns"]:
-            lines.append(
-                f"| {_code(column['name'])} | {_plain(column['test'])} | {figure(column['score'])} | "
-                f"{figure(column['threshold'])} |"
-            )
-    return "\n".join(lines)
+    head = f"### Drift\n\n{_verdict(one)} {_title(one, links)}: {plain(one['summary'])}"
+    if not one["columns"]:
+        return head
+    rows = [
+        [code(column["name"]), plain(column["test"]), figure(column["score"]), figure(column["threshold"])]
+        for column in one["columns"]
+    ]
+    return f"{head}\n\n" + table(["Column", "Test", ">Score", ">Threshold"], rows)
 
 
 def _table(title: str, rows: list[dict[str, Any]], champion: int | None) -> str:
+    if champion is None:
+        title = title.partition(" that")[0]
     if not rows:
         return f"### {title}\n\nNone." if champion is not None else ""
-    lines = [f"### {title if champion is not None else title.partition(' that')[0]}", ""]
-    lines += ["| | Model | Champion |", "|---|---|---|"] if champion is not None else ["| | Model |", "|---|---|"]
-    for row in rows[:MOST_PARAMETERS]:
-        its = f" {_value(row['champion'])} |" if champion is not None else ""
-        lines.append(f"| {_plain(row['name'])} | {_value(row['model'])} |{its}")
+    keys = ["model", "champion"] if champion is not None else ["model"]
+    shown = [[plain(row["name"]), *(value(row[key]) for key in keys)] for row in rows[:MOST_PARAMETERS]]
+    found = f"### {title}\n\n" + table(["", *(key.capitalize() for key in keys)], shown)
     if len(rows) > MOST_PARAMETERS:
-        lines.append(f"\n{len(rows) - MOST_PARAMETERS} more; MLflow's page of the run has them all.")
-    return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "–"
-    text = figure(value)
-    return _code(text if len(text) <= VALUE else text[:VALUE] + "…")
-
-
-def _code(text: Any) -> str:
-    return "`" + str(text).replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
-
-
-def _plain(text: Any) -> str:
-    """Return text that no Markdown renderer reads as anything else; words with underscores stay as they are."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", str(text if text is not None else "–")).replace("\n", " ")
+        found += f"\n\n{len(rows) - MOST_PARAMETERS} more; MLflow's page of the run has them all."
+    return found

@@ -49,6 +49,7 @@ class Proof:
         kept = {key: self.report.get(key) for key in ("kind", "passed", "digest", "subject", "report_uri")}
         if self.report["kind"] == APPROVAL:
             kept |= {key: self.details.get(key) for key in ("by", "at", "reason")}
+            kept["shown"] = [one.get("digest") for one in self.details.get("request", {}).get("reports") or []]
         return kept
 
     def champion_of(self, name: str, alias: str) -> Expected:

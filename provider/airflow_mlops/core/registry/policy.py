@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.registry.evidence import APPROVAL
 from airflow_mlops.core.registry.ledger import Entry
 from airflow_mlops.core.vocabulary import parse_instant
 
@@ -116,6 +117,7 @@ def _word(entry: Entry) -> str:
 
 
 def _has_evidence(entry: Entry) -> bool:
-    """Return whether a gate's report stands behind an entry; a person's approval alone is none."""
-    evidence = [one for one in entry.intent.get("evidence") or [] if one.get("kind") != "approval"]
-    return bool(evidence) and not entry.intent.get("evidence_waived") and all(one["passed"] for one in evidence)
+    """Return whether a gate's report stands behind an entry, by itself or among what its approver was shown."""
+    evidence = entry.intent.get("evidence") or []
+    measured = any(one.get("kind") != APPROVAL or one.get("shown") for one in evidence)
+    return measured and not entry.intent.get("evidence_waived") and all(one["passed"] for one in evidence)

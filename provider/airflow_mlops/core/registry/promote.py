@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import NotFoundError, SpecError
 from airflow_mlops.core.registry import evidence as held
+from airflow_mlops.core.registry.card import attempt_card, check_about
 from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.moves import UNSET, Expected, Move, carry_out
 from airflow_mlops.core.registry.register import version_of
@@ -29,6 +30,7 @@ def promote_model(
     expected_champion: Any = UNSET,
     reason: str | None = None,
     by: str | None = None,
+    card: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Point an alias at a version, if the evidence allows it and nobody else was first.
 
@@ -42,7 +44,8 @@ def promote_model(
         ``"unset"``: the version that the evidence was measured against, else what stands when this begins.
     :param reason: why, for the ledger; default: the reason of the approval among the evidence.
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run.
-    :return: the ledger entry.
+    :param card: what the model card is to say beside what is on record, such as ``{"intended_use": ...}``.
+    :return: the ledger entry, with ``card_uri``, the page of the model card, where a DAG has promoted.
     :raises GateFailedError: if a report did not pass.
     :raises ConflictError: if the evidence speaks of another model, or the alias is not where it is expected.
     :raises SupersededError: if this task promoted before, and a later entry stands.
@@ -51,6 +54,7 @@ def promote_model(
     if not isinstance(alias, str) or not alias.strip():
         raise SpecError(f"alias must be a name such as 'champion', got {alias!r}")
     expected = read_expected(expected_champion)
+    check_about(card)
     ref, manifest = verified(context, resolve(context, model))
     recorded = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
     waived = evidence is not None and not evidence
@@ -78,7 +82,8 @@ def promote_model(
     )
     entry = carry_out(ledger, registered, move, context.log)
     context.log.info("%s", entry)
-    return entry.to_ledger_entry().to_dict()
+    page = attempt_card(context, registered.name, version, card)
+    return {**entry.to_ledger_entry().to_dict(), "card_uri": page}
 
 
 def read_expected(value: Any) -> Expected:

@@ -150,7 +150,7 @@ def test_the_task_again_gets_its_decision_back(ask, decide, versions):
 
     assert ask(versions[0], attempt=3)["decision"] == first
     assert ask(versions[0], key="another run")["decision"] is None
-    assert ask(versions[0], alias="shadow")["decision"] is None
+    assert ask(versions[0], key="another alias", alias="shadow")["decision"] is None
 
 
 def test_a_rejection_is_asked_about_again_only_when_a_person_wants_it(ask, decide, versions):
@@ -166,7 +166,21 @@ def test_a_rejection_is_asked_about_again_only_when_a_person_wants_it(ask, decid
 def test_other_evidence_is_another_question(ask, decide, versions, report):
     decide(versions[0], evidence=[report(versions[0])])
 
-    assert ask(versions[0], evidence=[report(versions[0], against={"version": None})])["decision"] is None
+    other = [report(versions[0], against={"version": None})]
+    with pytest.raises(ConflictError, match=r"this run asked 'Release churn version 1 as churn@champion\?' before"):
+        ask(versions[0], evidence=other)
+    assert ask(versions[0], key="another run", evidence=other)["decision"] is None
+
+
+def test_a_run_does_not_ask_another_question_which_airflow_would_not_show(ask, promote, versions):
+    """Airflow keeps the text of a task instance's first question."""
+    ask(versions[0])
+    assert ask(versions[0])["decision"] is None, "the same question"
+    promote(versions[1])
+    with pytest.raises(ConflictError, match=r"would show the first question again.*Start a new run"):
+        ask(versions[0])
+    with pytest.raises(ConflictError, match="Start a new run"):
+        ask(versions[2])
 
 
 def test_nobody_is_asked_about_evidence_that_failed_or_is_out_of_date(ask, promote, versions, report):
@@ -260,6 +274,13 @@ class TestPolicy:
         registered.point("champion", 3)
         release(versions[0], "3")
         assert "counted from entry 3, a change outside the ledger" in asked(versions[2], "later")[1]
+
+    def test_an_approval_counts_by_the_evidence_that_was_shown(self, asked, versions, decide, promote, report):
+        shown = decide(versions[0], key="shown", evidence=[report(versions[0])])
+        promote(versions[0], key="1", evidence=[shown])
+        assert "1 release of 'churn'" in asked(versions[2], "a")[1]
+        promote(versions[1], key="2", evidence=[decide(versions[1], key="nothing shown")])
+        assert "counted from entry 2, which was promoted without evidence" in asked(versions[2], "b")[1]
 
     def test_a_warning_makes_a_person_look(self, release, asked, versions):
         release(versions[0], "1")
