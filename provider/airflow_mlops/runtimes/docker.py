@@ -120,7 +120,7 @@ class DockerRuntime(Runtime):
         spec = portable_spec(job.spec, job.ship)
         docker_folders.check_addresses(spec, variables, settings)
         folders = list(job.code if settings.code is None else settings.code)
-        mounts = docker_folders.mounts_of(spec, settings, engine, folders)
+        mounts = docker_folders.mounts_of(spec, variables, settings, engine, folders)
         if settings.user is None and any(not one.read_only for one in mounts[len(settings.mounts) :]):
             # What the step writes into the worker's folders must belong to the worker's user.
             settings = replace(settings, user=f"{os.getuid()}:{os.getgid()}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from airflow_mlops.core.data.sql_connection import VARIABLE as DATABASE
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.tracking import sqlite_file
 from airflow_mlops.runtimes.docker_engine import Engine
@@ -36,8 +37,8 @@ class Folder:
     written: bool
 
 
-def needed(spec: Mapping[str, Any]) -> list[Folder]:
-    """Return the local folders and files that a spec names, those that are written first."""
+def needed(spec: Mapping[str, Any], variables: Mapping[str, str]) -> list[Folder]:
+    """Return the local folders and files that a spec and its variables name, those that are written first."""
     found: list[Folder] = []
     for name, what in (("store", "the store"), ("tracking_uri", "MLflow"), ("registry_uri", "MLflow's registry")):
         path = _database_folder(str(spec.get(name) or "")) or _local(str(spec.get(name) or ""), exists=False)
@@ -47,6 +48,9 @@ def needed(spec: Mapping[str, Any]) -> list[Folder]:
     for name in _FILES:
         for path in _paths(args.get(name)):
             found.append(Folder(path, f"the argument {name!r}", written=False))
+    database = sqlite_file(variables.get(DATABASE) or "")
+    if database is not None and database.is_absolute():
+        found.append(Folder(str(database), "the database", written=False))
     return found
 
 
@@ -84,14 +88,21 @@ def _paths(value: Any) -> Iterator[str]:
             yield from _paths(one)
 
 
-def mounts_of(spec: Mapping[str, Any], settings: ContainerSettings, engine: Engine, code: list[str]) -> list[Mount]:
+def mounts_of(
+    spec: Mapping[str, Any],
+    variables: Mapping[str, str],
+    settings: ContainerSettings,
+    engine: Engine,
+    code: list[str],
+) -> list[Mount]:
     """Return the mounts of a step's container: the user's, and what the step needs, at the same paths as here.
 
+    :param variables: those with credentials, which may name a database that is a file.
     :param code: folders that are copied.
     :raises SpecError: if the engine is another machine, which has none of these folders, naming them and the cure.
     """
     mounts = list(settings.mounts)
-    for folder in needed(spec):
+    for folder in needed(spec, variables):
         if any(_below(folder.path, mount.target) for mount in mounts if folder.written <= (not mount.read_only)):
             continue
         if not engine.local:
@@ -131,9 +142,10 @@ def check_addresses(spec: Mapping[str, Any], variables: Mapping[str, str], setti
     for name, value in variables.items():
         if name.startswith("MLOPS_S3") and value.startswith("{"):
             servers["the S3 server"] = json.loads(value).get("endpoint_url")
+    servers["the database"] = variables.get(DATABASE)
     for what, uri in servers.items():
         address = urlsplit(str(uri or ""))
-        if address.scheme in ("http", "https") and (address.hostname or "") in _HERE:
+        if address.scheme != "sqlite" and (address.hostname or "") in _HERE:
             raise SpecError(
                 f"{what} is at {address.scheme}://{address.netloc.rpartition('@')[2]}, and in a container "
                 f"{address.hostname} is the container itself; set runtime['network'] = 'host' where the engine is on "

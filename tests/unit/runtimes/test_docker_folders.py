@@ -32,7 +32,8 @@ def spec_of(home: Path, **args: Any) -> dict[str, Any]:
 
 
 def mounted(spec: dict[str, Any], engine: Engine = HERE, code: tuple[str, ...] = (), **runtime: Any) -> list[Mount]:
-    return mounts_of(spec, settings_of({"image": "x", **runtime}), engine, list(code))
+    variables = runtime.pop("variables", {})
+    return mounts_of(spec, variables, settings_of({"image": "x", **runtime}), engine, list(code))
 
 
 def test_the_store_and_mlflow_are_written_and_data_is_only_read(home: Path) -> None:
@@ -55,6 +56,12 @@ def test_files_in_lists_and_commands(home: Path) -> None:
         spec_of(home, source=[f"{home}/lake/orders/1.csv"], command=["python", f"{home}/dags", "{dataset}"])
     )
     assert {one.target for one in found[1:]} == {f"{home}/lake/orders/1.csv", f"{home}/dags"}
+
+
+def test_a_database_that_is_a_file_is_mounted(home: Path) -> None:
+    (home / "shop.db").touch()
+    found = mounted({"store": "s3://b"}, variables={"MLOPS_SQL_URL": f"sqlite:///{home}/shop.db"})
+    assert found == [Mount(f"{home}/shop.db", f"{home}/shop.db", read_only=True)]
 
 
 def test_what_the_user_mounts_is_not_mounted_again(home: Path) -> None:
@@ -95,7 +102,25 @@ def test_a_server_on_localhost_is_refused_without_its_credentials(host: str) -> 
     check_addresses(spec, {}, ContainerSettings("x", network="host"))
 
 
-def test_so_is_an_s3_server() -> None:
-    variables = {"MLOPS_S3_STORE": '{"endpoint_url": "http://localhost:9000", "secret": "hush"}'}
-    with pytest.raises(SpecError, match="the S3 server is at http://localhost:9000"):
-        check_addresses({"tracking_uri": "https://mlflow.example.com"}, variables, ContainerSettings("x"))
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "MLOPS_S3_STORE",
+            '{"endpoint_url": "http://localhost:9000", "secret": "hush"}',
+            "S3 server is at http://localhost",
+        ),
+        (
+            "MLOPS_SQL_URL",
+            "postgresql+psycopg2://bot:hush@127.0.0.1/shop",
+            r"database is at postgresql\S+//127\.0\.0\.1",
+        ),
+    ],
+)
+def test_so_are_an_s3_server_and_a_database(name: str, value: str, message: str) -> None:
+    spec = {"tracking_uri": "https://mlflow.example.com"}
+    with pytest.raises(SpecError, match=message) as caught:
+        check_addresses(spec, {name: value}, ContainerSettings("x"))
+    assert "hush" not in str(caught.value)
+    elsewhere = value.replace("localhost", "box").replace("127.0.0.1", "box")
+    check_addresses(spec, {name: elsewhere}, ContainerSettings("x"))
