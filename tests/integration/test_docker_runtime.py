@@ -31,6 +31,7 @@ from servers.docker_steps import ours as ours
 from servers.docker_steps import wait_for
 from servers.registry import Registry
 from servers.registry import registry as registry
+from servers.s3 import SECRET, S3Server
 
 log = logging.getLogger("tests.docker")
 
@@ -158,6 +159,28 @@ class TestRun:
         nested.mkdir(parents=True)
         (nested / "module.py").write_text("")
         assert DockerRuntime({"image": ml_image}).run(made, log)["rows"] == 3
+
+    def test_the_store_may_be_on_s3_and_the_rows_in_a_database(
+        self, job: Any, ml_image: str, s3_server: S3Server, postgres: Any, ours: Any, caplog: Any
+    ) -> None:
+        postgres.execute("drop table if exists people", "create table people as select 1 as id union select 2")
+        access = s3_server.access.to_json()
+        made = job(
+            "print('given', os.environ['MLOPS_S3_STORE'], os.environ['MLOPS_SQL_URL'])",
+            {"MLOPS_S3_STORE": access, "MLOPS_SQL_URL": postgres.url},
+            source=None,
+            sql="select * from people",
+            order_by="id",
+        )
+        made.spec["store"] = f"s3://{s3_server.bucket()}/mlops"
+        with caplog.at_level(logging.INFO):
+            found = DockerRuntime({"image": ml_image, "network": "host"}).run(made, log)
+        assert found["rows"] == 2
+        assert found["uri"].startswith(made.spec["store"])
+        assert "given" in caplog.text
+        assert SECRET not in caplog.text
+        assert postgres.url not in caplog.text
+        assert ours() == []
 
 
 class TestFaults:

@@ -29,7 +29,10 @@ import pytest
 CACHE = Path(__file__).parents[2] / ".build" / "docker"
 BASE, ML = "airflow-mlops-tests/base:bookworm", "airflow-mlops-tests/ml"
 #: What a step needs in an image; their own dependencies come with them.
-LIBRARIES = ("mlflow", "scikit-learn", "skops", "pandas", "pyarrow", "great-expectations")
+LIBRARIES = (
+    *("mlflow", "scikit-learn", "skops", "pandas", "pyarrow", "great-expectations"),
+    *("boto3", "psycopg2-binary"),
+)
 #: The Python of Debian 12, which the base image has.
 IMAGE_PYTHON = (3, 11)
 
