@@ -51,7 +51,10 @@ def start_mlflow(
 
 
 def stop_mlflow(server: subprocess.Popen[Any]) -> None:
-    """End a server with its workers."""
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    server.wait(30)
+    """End a server with its workers; one that waits for its clients is not waited for."""
+    for sign, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 30)):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(patience)
+            return

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Environment variable with the SQLAlchemy URL of the database, password included.
 VARIABLE = "MLOPS_SQL_URL"
+_POSTGRES_DRIVERS = ("psycopg2", "psycopg")
 #: Seconds that a server may take to answer a connection.
 CONNECT_SECONDS = 15
 
@@ -129,13 +130,16 @@ def _secrets_of(url: Any) -> tuple[str, ...]:
 
 
 def _with_driver(url: Any) -> Any:
-    """Return the URL with a Postgres driver that is there: which one SQLAlchemy takes depends on its version."""
-    if url.drivername == "postgres":
-        url = url.set(drivername="postgresql")
-    if url.drivername == "postgresql":
-        driver = next((d for d in ("psycopg2", "psycopg") if importlib.util.find_spec(d)), "psycopg2")
-        return url.set(drivername=f"postgresql+{driver}")
-    return url
+    """Return the URL with a Postgres driver that is there.
+
+    The one that it names is the worker's, and another interpreter or an image may have the other one.
+    """
+    scheme, _, named = url.drivername.partition("+")
+    if scheme not in ("postgres", "postgresql") or named not in ("", *_POSTGRES_DRIVERS):
+        return url
+    wanted = [named, *_POSTGRES_DRIVERS] if named else list(_POSTGRES_DRIVERS)
+    driver = next((one for one in wanted if importlib.util.find_spec(one)), wanted[0])
+    return url.set(drivername=f"postgresql+{driver}")
 
 
 def _connect_args(url: Any) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from sqlalchemy import make_url
 
+from airflow_mlops.core.data import sql_connection
 from airflow_mlops.core.data.dataset import read_table
 from airflow_mlops.core.data.snapshot import snapshot_data
 from airflow_mlops.core.data.sql import Query
@@ -258,6 +260,26 @@ def test_databases_that_cannot_be_had(snapshot: Any, warehouse: Any, monkeypatch
         with pytest.raises(error, match=words):
             snapshot()
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "there", "taken"),
+    [
+        ("postgresql+psycopg", {"psycopg", "psycopg2"}, "psycopg"),
+        ("postgresql+psycopg", {"psycopg2"}, "psycopg2"),
+        ("postgresql+psycopg2", {"psycopg"}, "psycopg"),
+        ("postgresql+psycopg", set(), "psycopg"),
+        ("postgres", {"psycopg2", "psycopg"}, "psycopg2"),
+        ("postgresql", {"psycopg"}, "psycopg"),
+        ("postgresql+asyncpg", {"psycopg"}, "asyncpg"),
+    ],
+)
+def test_the_driver_that_is_there_reads_whatever_the_workers_is(
+    scheme: str, there: set[str], taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_connection.importlib.util, "find_spec", lambda name: name in there or None)
+    url = sql_connection._with_driver(make_url(f"{scheme}://u:p@h/x"))
+    assert url.drivername == f"postgresql+{taken}"
 
 
 def test_without_sqlalchemy_it_says_which_extra(snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
