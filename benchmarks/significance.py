@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from airflow_mlops.core.evaluation.paired import _areas_apart
+from airflow_mlops.core.evaluation.paired import apart
+from airflow_mlops.core.evaluation.parts import area
 from airflow_mlops.core.evaluation.significance import Difference, delong, jackknife, mcnemar
 
 PAIRS = 1000
@@ -43,7 +44,7 @@ def accuracy(random: np.random.Generator, lead: float, effect: float) -> tuple[A
 
 def auc_by_days(positive: Any, mine: Any, its: Any) -> Difference | None:
     """Compare areas by days."""
-    return jackknife(_areas_apart(positive, mine, its, None), CLUSTERS, unit="days")
+    return jackknife(apart(area(positive, mine, None), area(positive, its, None)), CLUSTERS, unit="days")
 
 
 def accuracy_by_days(mine: Any, its: Any) -> Difference | None:

@@ -164,24 +164,29 @@ def rates(
 
     metrics = require("fairlearn.metrics", "the test kind 'fairness'")
     names = ("selection_rate", "true_positive_rate", "false_positive_rate")
+    # One row for all that are alike, with their weight: fairlearn looks at each single row in Python.
+    known, code = np.unique(label.astype(str), return_inverse=True)
+    cells = code * 4 + truth * 2 + selected
+    there = np.unique(cells)
+    weight = np.bincount(cells, weights, 4 * len(known))[there]
     frame = metrics.MetricFrame(
-        metrics={name: getattr(metrics, name) for name in names} | {"rows": metrics.count},
-        y_true=truth.astype(int),
-        y_pred=selected.astype(int),
-        sensitive_features=label,
-        sample_params=None if weights is None else {name: {"sample_weight": weights} for name in names},
+        metrics={name: getattr(metrics, name) for name in names},
+        y_true=there // 2 % 2,
+        y_pred=there % 2,
+        sensitive_features=known[there // 4],
+        sample_params={name: {"sample_weight": weight} for name in names},
     )
+    rows = dict(zip(known.tolist(), np.bincount(code).tolist(), strict=True))
     wanted = list(RATES[criterion])
     difference, ratio = frame.difference()[wanted], frame.ratio()[wanted]
     # No group has any: 0 of 0 is no ratio, but they are equal.
     ratios = [1.0 if math.isnan(one) else float(one) for one in ratio]
-    by_group = frame.by_group.sort_values("rows", ascending=False, kind="stable")
     return {
         "difference": float(np.max(difference.to_numpy())),
         "ratio": min(ratios),
         "groups": [
-            {"group": str(group), "rows": int(row["rows"]), **{name: float(row[name]) for name in names}}
-            for group, row in by_group.iterrows()
+            {"group": str(group), "rows": rows[group], **{name: float(row[name]) for name in names}}
+            for group, row in sorted(frame.by_group.iterrows(), key=lambda one: -rows[one[0]])
         ],
     }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_mlops.core.errors import MissingColumnError, SpecError, did_you_mean
 from airflow_mlops.core.evaluation import significance
+from airflow_mlops.core.evaluation.parts import of_parts, scores_of
 from airflow_mlops.core.evaluation.rows import times_of
 from airflow_mlops.core.evaluation.significance import BOOTSTRAP_ROWS, MIN_CLUSTERS, Difference
-from airflow_mlops.core.training.metrics import Metric, compute_one, metric
+from airflow_mlops.core.training.metrics import Metric, metric
 from airflow_mlops.core.training.predictions import Predictions
 from airflow_mlops.core.vocabulary import role_columns
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from airflow_mlops.core.evaluation.evidence import Evidence
+    from airflow_mlops.core.evaluation.parts import OfParts
 
     Array: TypeAlias = np.ndarray[Any, Any]
-    #: How far the challenger is ahead on some rows, by mask or positions; None where there is no value.
-    Ahead: TypeAlias = Callable[[Array], float | None]
 
 
 def difference(evidence: Evidence, name: Any, *, alpha: float, cluster: str | None = None) -> Difference | str:
@@ -96,48 +95,24 @@ def _of_rows(wanted: Metric, truth: Array, mine: Predictions, its: Predictions, 
 
 def _two_scores(truth: Array, mine: Predictions, its: Predictions) -> tuple[Array, Array, Array] | None:
     """Return where the positive class is, and both models' scores of it, if it is one class against another."""
-    if mine.classes is None or mine.classes != its.classes or len(mine.classes) != 2:
+    first, second = scores_of(mine), scores_of(its)
+    if mine.classes is None or mine.classes != its.classes or first is None or second is None:
         return None
-    found = [one.scores if one.probabilities is None else one.probabilities[:, -1] for one in (mine, its)]
-    if found[0] is None or found[1] is None:
-        return None
-    return truth == mine.classes[-1], found[0], found[1]
+    return truth == mine.classes[-1], first, second
 
 
 def _ahead(
     name: Any, wanted: Metric, truth: Array, mine: Predictions, its: Predictions, weights: Array | None
-) -> Ahead:
-    pair = _two_scores(truth, mine, its) if wanted.name == "roc_auc" else None
-    if pair:
-        return _areas_apart(*pair, weights)
-    sign = 1 if wanted.greater_is_better else -1
+) -> OfParts:
+    first, second = (of_parts(name, truth, one, weights) for one in (mine, its))
+    return apart(first, second, 1 if wanted.greater_is_better else -1)
+
+
+def apart(first: OfParts, second: OfParts, sign: int = 1) -> OfParts:
+    """Return how far the first figure is ahead of the second, as a function of the rows that count."""
 
     def ahead(rows: Array) -> float | None:
-        weight = None if weights is None else weights[rows]
-        values = [compute_one(name, truth[rows], one.take(rows), weight)[0] for one in (mine, its)]
-        return None if values[0] is None or values[1] is None else sign * (values[0] - values[1])
-
-    return ahead
-
-
-def _areas_apart(positive: Array, mine: Array, its: Array, weights: Array | None) -> Ahead:
-    """Return the difference of two areas under ROC curves; the rows are sorted once, not for every part of them."""
-    import numpy as np
-
-    weight = np.ones(len(positive)) if weights is None else weights
-    ranks = [np.unique(scores, return_inverse=True)[1].ravel() for scores in (mine, its)]
-    sizes = [int(rank.max()) + 1 for rank in ranks]
-
-    def area(rank: Array, size: int, ups: Array, downs: Array) -> float:
-        up, down = np.bincount(rank, ups, size), np.bincount(rank, downs, size)
-        below = np.cumsum(down) - down / 2
-        return float(up @ below / (ups.sum() * downs.sum()))
-
-    def ahead(rows: Array) -> float | None:
-        ups, downs = weight[rows] * positive[rows], weight[rows] * ~positive[rows]
-        if not ups.any() or not downs.any():
-            return None
-        first, second = (area(rank[rows], size, ups, downs) for rank, size in zip(ranks, sizes, strict=True))
-        return first - second
+        mine, its = first(rows), second(rows)
+        return None if mine is None or its is None else sign * (mine - its)
 
     return ahead

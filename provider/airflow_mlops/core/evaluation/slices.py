@@ -14,6 +14,7 @@ from airflow_mlops.core.errors import MissingColumnError, did_you_mean
 from airflow_mlops.core.evaluation import significance
 from airflow_mlops.core.evaluation.outcome import Outcome, bounds, outcome
 from airflow_mlops.core.evaluation.paired import clusters_of
+from airflow_mlops.core.evaluation.parts import of_parts
 from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.training.metrics import Metric, metric
 from airflow_mlops.core.vocabulary import role_columns
@@ -116,8 +117,14 @@ def _chance(
     """
     import numpy as np
 
+    predictions = evidence.challenger.at(rows)
+    assert predictions is not None
+    figure = of_parts(
+        spec["metric"], evidence.truth(rows), predictions, None if evidence.weights is None else evidence.weights[rows]
+    )
+
     def room(part: np.ndarray[Any, Any]) -> float | None:
-        value, _ = evidence.figure(evidence.challenger, spec["metric"], rows[part])
+        value = figure(part)
         return None if value is None else _room(spec, wanted, value, overall)
 
     found = clusters_of(evidence, rows, spec.get("cluster"))

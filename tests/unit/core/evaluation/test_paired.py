@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from airflow_mlops.core.errors import MissingColumnError, SpecError
-from airflow_mlops.core.evaluation.paired import _areas_apart
 from airflow_mlops.core.evaluation.step import evaluate_model
 from airflow_mlops.core.steps import StepContext
 
@@ -146,15 +144,3 @@ def test_a_lead_that_may_be_smaller_than_the_margin_is_not_enough(compare: Any) 
     test, _ = compare({**BETTER, "margin": 0.5})
     assert (test["passed"], test["comparison"]["verdict"]) == (False, "better")
     assert "must be more than 0.5 better" in test["message"]
-
-
-def test_areas_on_parts_of_the_rows_are_scikit_learns() -> None:
-    random = np.random.default_rng(0)
-    positive = random.random(400) < 0.4
-    mine, its = random.normal(size=400).round(1) + positive, random.normal(size=400)
-    weights = random.random(400)
-    ahead = _areas_apart(positive, mine, its, weights)
-    for rows in (np.arange(400) % 7 != 0, random.integers(0, 400, 400), np.ones(400, dtype=bool)):
-        one, other = (roc_auc_score(positive[rows], score[rows], sample_weight=weights[rows]) for score in (mine, its))
-        assert ahead(rows) == pytest.approx(one - other, abs=1e-12)
-    assert ahead(positive) is None

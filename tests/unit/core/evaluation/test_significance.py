@@ -63,6 +63,30 @@ def test_delong_is_its_definition(rows: int, seed: int, ties: bool) -> None:
         assert found.low == pytest.approx(ahead - stats.norm.ppf(0.95) * error, abs=1e-9)
 
 
+#: Albumin, total protein and the K-G score (10 minus it) of 43 patients, and whether surgery helped: the data of DeLong
+#: et al. 1988, as the SAS/STAT User's Guide has them in "Comparing Receiver Operating Characteristic Curves".
+PATIENTS = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
+3.7 6.7 6 1   3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0
+4.0 6.6 6 0   3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0  4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1
+4.3 6.5 4 1   3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1  3.5 6.2 5 1
+2.9 5.7 9 0   2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+
+
+def test_delong_is_what_is_published_of_the_papers_own_data() -> None:
+    albumin, protein, score, helped = np.array(PATIENTS.split(), dtype=float).reshape(-1, 4).T
+    for test, ahead, error, low, high, chi_square, p in (
+        (protein, -0.0780, 0.1046, -0.2830, 0.1271, 0.5554, 0.4561),
+        (albumin, 0.0108, 0.0953, -0.1761, 0.1976, 0.0127, 0.9102),
+    ):
+        found = delong(helped == 1, test, -score, alpha=0.025)
+        assert (found.ahead, found.error) == pytest.approx((ahead, error), abs=5e-5)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
+        assert (found.ahead / found.error) ** 2 == pytest.approx(chi_square, abs=5e-5)
+        assert 2 * min(found.p_better, found.p_worse) == pytest.approx(p, abs=5e-5)
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
 def test_mcnemar_is_that_of_statsmodels(rows: list[tuple[bool, bool]]) -> None:
     mine, its = np.array(rows).T

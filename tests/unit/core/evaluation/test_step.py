@@ -161,6 +161,21 @@ def test_a_champion_that_knows_the_rows_by_heart_does_not_win_by_it(
     assert "400 rows: the champion was trained on them" in page(report)
 
 
+@pytest.mark.parametrize("require", ["not_worse", "better"])
+def test_a_champion_that_was_trained_on_all_rows_ends_in_cannot_tell(
+    log_model: Any, evaluate: Evaluate, frame: pd.DataFrame, details: Any, page: Any, require: str
+) -> None:
+    log_model(rows=frame, alias="champion", keys=frame)
+    ref = log_model(keys=frame.head(0))
+    report = evaluate(ref, frame, BETTER | {"require": require, "margin": 0.5}, champion="flights_late@champion")
+    found = details(report)["tests"][-1]
+    assert (report["passed"], found["passed"]) == (False, False)
+    assert found["message"].startswith("Cannot tell against the champion flights_late@champion (version 1): 0 rows")
+    assert "on_unclear='keep' keeps the champion" in found["message"]
+    assert "champion_roc_auc" not in report["metrics"]
+    assert "600 rows: the champion was trained on them" in page(report)
+
+
 @pytest.mark.parametrize(
     ("require", "margin", "passed"),
     [("not_worse", 0.0, False), ("not_worse", 0.5, True), ("better", 0.0, False)],
