@@ -42,6 +42,44 @@ _MLFLOW_FIELDS = {
     },
 }
 
+_SERVER_FIELDS = {
+    "backend": {
+        "label": "Back end",
+        "schema": {"type": ["string", "null"], "enum": ["processes", "docker", None]},
+        "description": "``processes``: ``airflow mlops serve`` on this machine. ``docker``: containers of an engine.",
+    },
+    "gateway_folder": {
+        "label": "Gateway's folder",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: the folder with the gateway's configuration and socket, as workers see it.",
+    },
+    "image": {
+        "label": "Image",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: the image that models run in. It has MLflow and what the models import.",
+    },
+    "network": {
+        "label": "Network",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: the network that gateway and servers share. Empty: ports on loopback.",
+    },
+    "docker_conn_id": {
+        "label": "Docker connection",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: connection of type ``docker``. Default: ``docker_default``.",
+    },
+    "user": {
+        "label": "User",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: uid:gid that servers run as. Default: those of the worker.",
+    },
+    "memory": {
+        "label": "Memory",
+        "schema": {"type": ["string", "null"]},
+        "description": "With ``docker``: the most that a server may take, such as 2g.",
+    },
+}
+
 _OPTIONS = {
     "backend": {
         "description": "Where models and the store are: ``embedded`` (MLflow on SQLite and a folder, on this machine) "
@@ -71,6 +109,13 @@ _OPTIONS = {
         "type": "string",
         "example": None,
         "default": "mlops_store_default",
+    },
+    "server_conn_id": {
+        "description": "Connection of type ``model_server`` that is used with ``backend = connections``.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": None,
+        "default": "model_server_default",
     },
     "mlflow_ui_url": {
         "description": "Where people open the embedded MLflow in a browser, if somebody runs its UI. Links lead there.",
@@ -113,21 +158,36 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.registry",
+                    "airflow_mlops.operators.serving",
                     "airflow_mlops.operators.training",
                 ],
             }
         ],
-        "sensors": [{"integration-name": "MLOps", "python-modules": ["airflow_mlops.sensors.data"]}],
+        "sensors": [
+            {
+                "integration-name": "MLOps",
+                "python-modules": ["airflow_mlops.sensors.data", "airflow_mlops.sensors.serving"],
+            }
+        ],
         "triggers": [
             {
                 "integration-name": "MLOps",
-                "python-modules": ["airflow_mlops.triggers.data", "airflow_mlops.triggers.docker"],
+                "python-modules": [
+                    "airflow_mlops.triggers.data",
+                    "airflow_mlops.triggers.docker",
+                    "airflow_mlops.triggers.serving",
+                ],
             }
         ],
         "hooks": [
             {
                 "integration-name": "MLOps",
-                "python-modules": ["airflow_mlops.hooks.s3", "airflow_mlops.hooks.sql", "airflow_mlops.hooks.store"],
+                "python-modules": [
+                    "airflow_mlops.hooks.model_server",
+                    "airflow_mlops.hooks.s3",
+                    "airflow_mlops.hooks.sql",
+                    "airflow_mlops.hooks.store",
+                ],
             },
             {"integration-name": "MLflow", "python-modules": ["airflow_mlops.hooks.mlflow"]},
             {"integration-name": "Great Expectations", "python-modules": ["airflow_mlops.hooks.great_expectations"]},
@@ -148,7 +208,18 @@ def get_provider_info() -> dict[str, Any]:
                         "login": "with a password, or leave both empty and give a token",
                     },
                 },
-            }
+            },
+            {
+                "connection-type": "model_server",
+                "hook-class-name": "airflow_mlops.hooks.model_server.ModelServerHook",
+                "hook-name": "Model server",
+                "conn-fields": _SERVER_FIELDS,
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "password"],
+                    "relabeling": {},
+                    "placeholders": {"host": "gateway.example.com", "port": "8600"},
+                },
+            },
         ],
         "cli": ["airflow_mlops.cli.definition.get_mlops_cli_commands"],
         "config": {"mlops": {"description": "MLOps provider: where models and the store are.", "options": _OPTIONS}},

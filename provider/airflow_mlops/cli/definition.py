@@ -13,6 +13,7 @@ _COMMANDS = "airflow_mlops.cli.commands"
 _LIFECYCLE = "airflow_mlops.cli.lifecycle"
 _CONTAINERS = "airflow_mlops.cli.containers"
 _DOCTOR = "airflow_mlops.cli.doctor"
+_SERVING = "airflow_mlops.cli.serving"
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -71,6 +72,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 *_governance_commands(name, alias, reason, by, common),
                 *_lifecycle_commands(common),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
+                _serve_command((mlflow, store, ARG_VERBOSE)),
             ),
         )
     ]
@@ -175,6 +177,22 @@ def _reap_command(common: tuple[Arg, ...]) -> ActionCommand:
             Arg(("--kept",), help="Those too that runtime['auto_remove'] kept for people", action="store_true"),
             Arg(("--dag",), help="Of this DAG alone", metavar="DAG_ID"),
             Arg(("--docker-conn-id",), help="Connection of type docker (default: docker_default)"),
+            *common,
+        ),
+    )
+
+
+def _serve_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="serve",
+        help="Serve the models that are deployed on this machine, behind one gateway, until it is stopped",
+        func=lazy_load_command(f"{_SERVING}.serve"),
+        args=(
+            Arg(("--host",), help="Address that the gateway listens at (default: 127.0.0.1)", default="127.0.0.1"),
+            Arg(("--port",), help="Its port (default: 8600)", type=int, default=8600),
+            Arg(("--timeout",), help="Seconds that a model may take to answer (default: 60)", type=int, default=60),
             *common,
         ),
     )

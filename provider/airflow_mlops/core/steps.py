@@ -31,6 +31,7 @@ STEPS = {
     "archive_models": "airflow_mlops.core.registry.archive:archive_models",
     "request_approval": "airflow_mlops.core.registry.approval:request_approval",
     "record_approval": "airflow_mlops.core.registry.approval:record_approval",
+    "deploy_model": "airflow_mlops.core.serving.deploy:deploy_model",
 }
 
 #: What a spec may hold.

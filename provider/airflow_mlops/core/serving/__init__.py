@@ -1,0 +1,1 @@
+"""Model servers: their desired state, the reconciler that makes it so, and the gateway in front of them."""

@@ -1,0 +1,90 @@
+"""HAProxy's runtime API: one command over a unix socket, one answer.
+
+The socket lies in the gateway's folder; nothing of it is reachable over a network.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_mlops.core.errors import CannotReachError
+
+#: Seconds that the gateway may take to answer.
+TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class SlotStats:
+    """What the gateway knows of one slot. Counters begin at zero when the gateway starts.
+
+    :param status: ``UP``, ``DOWN``, ``MAINT``, ``DRAIN``...
+    :param address: where it sends requests to.
+    :param sessions: requests that are under way or queued.
+    :param requests: answered ones.
+    :param errors: answers 5xx, connections that failed and answers that broke off.
+    """
+
+    status: str
+    weight: int
+    address: str
+    sessions: int
+    requests: int
+    errors: int
+
+
+def call(folder: Path, command: str, name: str = "admin.sock") -> str:
+    """Send one command to a socket in the gateway's folder and return the answer.
+
+    :raises CannotReachError: if no gateway answers.
+    """
+    descriptor = None
+    try:
+        # By the folder's descriptor: the path of a unix socket may have 107 bytes at most.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(TIMEOUT)
+            connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+            connection.sendall(command.encode() + b"\n")
+            answer = b""
+            while block := connection.recv(1 << 16):
+                answer += block
+    except OSError as error:
+        raise CannotReachError(
+            f"the gateway in {folder} does not answer ({error.strerror or error}); start it: airflow mlops serve, or "
+            "the gateway's container, and make sure that this user may open its admin.sock",
+            gateway=str(folder),
+        ) from None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    return answer.decode("utf-8", "replace").strip()
+
+
+def stats(folder: Path) -> dict[str, dict[str, SlotStats]]:
+    """Return ``{backend: {slot: stats}}``.
+
+    :raises CannotReachError: if no gateway answers.
+    """
+    # 6: backends (2) and servers (4).
+    text = call(folder, "show stat -1 6 -1").removeprefix("# ")
+    found: dict[str, dict[str, SlotStats]] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        backend = found.setdefault(row["pxname"], {})
+        if row["svname"] != "BACKEND":
+            number = {
+                key: int(row.get(key) or 0) for key in ("weight", "scur", "qcur", "stot", "hrsp_5xx", "econ", "eresp")
+            }
+            backend[row["svname"]] = SlotStats(
+                status=row["status"],
+                weight=number["weight"],
+                address=row.get("addr") or "",
+                sessions=number["scur"] + number["qcur"],
+                requests=number["stot"],
+                errors=number["hrsp_5xx"] + number["econ"] + number["eresp"],
+            )
+    return found

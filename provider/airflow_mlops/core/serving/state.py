@@ -1,0 +1,223 @@
+"""The desired state of a model server: numbered deployments in the store.
+
+Deployment *n* of a server is up to three objects:
+
+``n.intent.json``
+    who wants which model to serve, by which strategy, after which checks. Made by conditional create, and only when
+    *n - 1* has its outcome: of two deployments at once one gets the number.
+``n.progress.json``
+    how far it is, written by whoever carries it out, with a lease. It can be read at any time: it is whole.
+``n.outcome.json``
+    ``live``, ``rolled_back`` with the reason, or ``abandoned``; made once, by conditional create.
+
+What the gateway shall send to whom follows from these objects alone (:func:`weights`), so it survives any process.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from airflow_mlops.core.errors import NotFoundError, SpecError
+from airflow_mlops.core.registry.ledger import lease_seconds
+from airflow_mlops.core.store import Store
+from airflow_mlops.core.vocabulary import SCHEMA, utc_now
+
+FOLDER = "servers"
+SLOTS = ("blue", "green")
+#: The phases of a deployment, in their order; ``rolling_back`` may follow each of them.
+PHASES = ("requested", "starting", "checking", "canary", "switching", "rolling_back")
+
+State = Literal["open", "live", "rolled_back", "abandoned"]
+
+
+def check_server(name: Any) -> str:
+    """Return a server's name.
+
+    :raises SpecError: for one that cannot stand in an address and in the gateway's configuration.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,47}", name):
+        raise SpecError(
+            f"server must be a name of small letters, digits, '-' and '_', at most 48, as it is part of an address; "
+            f"got {name!r}"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment to a server.
+
+    :param intent: what is wanted.
+    :param progress: how far it is; empty before anybody began.
+    :param outcome: None while it is open.
+    """
+
+    seq: int
+    intent: dict[str, Any]
+    progress: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] | None = None
+
+    @property
+    def server(self) -> str:
+        """The server's name."""
+        return str(self.intent["server"])
+
+    @property
+    def state(self) -> State:
+        """``open``, ``live`` (it went live; a later one may have replaced it), ``rolled_back`` or ``abandoned``."""
+        return self.outcome["state"] if self.outcome else "open"
+
+    @property
+    def phase(self) -> str:
+        """Where an open one is."""
+        return str(self.progress.get("phase") or PHASES[0])
+
+    @property
+    def digest(self) -> str:
+        """The digest of its model."""
+        return str(self.intent["model"]["digest"])
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The ref of its model."""
+        model: dict[str, Any] = self.intent["model"]
+        return model
+
+    @property
+    def slot(self) -> str:
+        """Its place at the gateway."""
+        return str(self.intent["slot"])
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody carries an open one out, as far as their lease tells."""
+        return time.time() < float(self.progress.get("lease_until") or self.intent["lease_until"])
+
+    def __str__(self) -> str:
+        who = self.intent.get("by") or self.intent.get("key") or "somebody"
+        return f"deployment {self.seq} ({label(self.model)} by {who})"
+
+
+def label(model: dict[str, Any]) -> str:
+    """Return what people call a model: ``name/version``, else its URI."""
+    if model.get("name") and model.get("version"):
+        return f"{model['name']}/{model['version']}"
+    return str(model.get("uri"))
+
+
+class ServerState:
+    """The objects of one server.
+
+    :param store: the store that holds them.
+    :param name: the server's name.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store = store
+        self.name = check_server(name)
+        self.folder = f"{FOLDER}/{self.name}"
+        self._settled: dict[int, Deployment] = {}
+
+    def last(self) -> int:
+        """Return the number of the last deployment, 0 for none."""
+        return max((int(key.rpartition("/")[2][:8]) for key in self.store.keys(self.folder)), default=0)
+
+    def read(self, seq: int) -> Deployment:
+        """Return one deployment as it stands now.
+
+        :raises NotFoundError: if there is none of that number.
+        """
+        if seq in self._settled:
+            return self._settled[seq]
+        # The outcome first: one that is read as open may be done by now, never the other way round.
+        outcome = self._get(seq, "outcome")
+        found = Deployment(
+            seq, self.store.get_json(self._key(seq, "intent")), self._get(seq, "progress") or {}, outcome
+        )
+        if outcome is not None:
+            self._settled[seq] = found
+        return found
+
+    def open(self) -> Deployment | None:
+        """Return the deployment that has no outcome yet, or None."""
+        last = self.last()
+        found = self.read(last) if last else None
+        return found if found and found.outcome is None else None
+
+    def live(self) -> Deployment | None:
+        """Return the deployment that serves, or None."""
+        return next((one for one in self.backwards() if one.state == "live"), None)
+
+    def backwards(self) -> Any:
+        """Yield the deployments, the last one first."""
+        for seq in range(self.last(), 0, -1):
+            yield self.read(seq)
+
+    def begin(self, seq: int, intent: dict[str, Any]) -> bool:
+        """Create the intent of a number; return whether it is ours."""
+        whole = {
+            "schema": SCHEMA,
+            "kind": "server_deployment",
+            "server": self.name,
+            "seq": seq,
+            **intent,
+            "at": utc_now(),
+            "lease_until": time.time() + lease_seconds(),
+        }
+        return self.store.put_json(self._key(seq, "intent"), whole, if_absent=True)
+
+    def note(self, deployment: Deployment, **progress: Any) -> Deployment:
+        """Write how far a deployment is, on top of what stands there, and renew the lease."""
+        whole = {
+            **deployment.progress,
+            **progress,
+            "schema": SCHEMA,
+            "lease_until": time.time() + lease_seconds(),
+        }
+        self.store.put_json(self._key(deployment.seq, "progress"), whole)
+        return Deployment(deployment.seq, deployment.intent, whole, deployment.outcome)
+
+    def finish(self, seq: int, state: State, reason: str | None = None) -> bool:
+        """Create the outcome of a number; return whether it is ours."""
+        outcome = {"schema": SCHEMA, "state": state, "reason": reason, "at": utc_now()}
+        return self.store.put_json(self._key(seq, "outcome"), outcome, if_absent=True)
+
+    def report(self, seq: int, uri: str) -> None:
+        """Remember that a deployment's outcome was told."""
+        self.store.put_json(self._key(seq, "report"), {"schema": SCHEMA, "report_uri": uri}, if_absent=True)
+
+    def reported(self, seq: int) -> bool:
+        """Return whether a deployment's outcome was told."""
+        return self.store.exists(self._key(seq, "report"))
+
+    def _key(self, seq: int, kind: str) -> str:
+        return f"{self.folder}/{seq:08d}.{kind}.json"
+
+    def _get(self, seq: int, kind: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = self.store.get_json(self._key(seq, kind))
+        except NotFoundError:
+            return None
+        return found
+
+
+def servers(store: Store) -> list[str]:
+    """Return the names of all servers that anything was ever deployed to."""
+    return sorted({key.split("/")[1] for key in store.keys(FOLDER) if key.count("/") == 2})
+
+
+def weights(live: Deployment | None, opened: Deployment | None) -> dict[int, int]:
+    """Return the share of the requests that each deployment gets, in percent.
+
+    Who has 0 gets no new request, and ends those it has.
+    """
+    found = {} if live is None else {live.seq: 100}
+    if opened is None:
+        return found
+    if opened.phase == "switching":
+        return {**dict.fromkeys(found, 0), opened.seq: 100}
+    share = int(opened.progress.get("weight") or 0) if opened.phase == "canary" else 0
+    return {**dict.fromkeys(found, 100 - share), opened.seq: share}

@@ -1,0 +1,148 @@
+"""ModelServerHook: where model servers run, and what they serve."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import BaseHook, conf
+
+from airflow_mlops import backend
+from airflow_mlops.core.errors import CannotReachError, MlopsError, SpecError, did_you_mean
+from airflow_mlops.core.serving.client import ServerClient
+from airflow_mlops.core.serving.places import Place, alive
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+#: What a connection's extra may hold.
+EXTRA = ("backend", "gateway_folder", "image", "network", "docker_conn_id", "user", "memory")
+
+
+class ModelServerHook(BaseHook):
+    """Give where model servers run, and ask them through their gateway.
+
+    The connection, of type ``model_server``: ``host`` and ``port`` of the gateway as clients reach it. Extra:
+    ``backend`` (``processes``, the default, or ``docker``), and for ``docker`` ``gateway_folder`` (the gateway's folder
+    as the workers see it), ``image``, ``network``, ``docker_conn_id``, ``user``, ``memory``.
+
+    :param server_conn_id: the connection, or None for the configuration's back end.
+    """
+
+    conn_name_attr = "server_conn_id"
+    default_conn_name = "model_server_default"
+    conn_type = "model_server"
+    hook_name = "Model server"
+
+    def __init__(self, server_conn_id: str | None = None) -> None:
+        super().__init__()
+        self.server_conn_id = server_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return labels and placeholders of the connection form (Airflow 3.1)."""
+        return {
+            "hidden_fields": ["schema", "login", "password"],
+            "relabeling": {},
+            "placeholders": {"host": "gateway.example.com", "port": "8600"},
+        }
+
+    @cached_property
+    def connection(self) -> Connection | None:
+        """The connection, which must exist, or None on the embedded back end.
+
+        :raises CannotReachError: if it cannot be had.
+        """
+        conn_id = self.server_conn_id
+        if conn_id is None:
+            if backend.name() == "embedded":
+                return None
+            conn_id = conf.get(backend.SECTION, "server_conn_id", fallback=self.default_conn_name)
+        return backend.connection(conn_id)
+
+    @cached_property
+    def place(self) -> Place:
+        """Where servers run.
+
+        :raises SpecError: if the connection cannot be one of model servers, or workers may sit on several machines
+            and servers shall be processes of one.
+        """
+        connection = self.connection
+        if connection is None:
+            backend.home()  # raises where workers may sit on several machines
+            return Place()
+        conn_id = str(connection.conn_id)
+        if connection.conn_type != self.conn_type:
+            raise SpecError(f"the connection {conn_id!r} has type {connection.conn_type!r}, expected 'model_server'")
+        extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
+        for key in extra:
+            if key not in EXTRA:
+                raise SpecError(f"the connection {conn_id!r} has an extra field {key!r}{did_you_mean(key, EXTRA)}")
+        kind = str(extra.get("backend") or "processes")
+        url = _url(connection)
+        if kind != "docker":
+            backend.home()
+            return Place.of({"backend": kind, "url": url})
+        for key in ("gateway_folder", "image"):
+            if key not in extra:
+                raise SpecError(f'the connection {conn_id!r} has "backend": "docker" and no {key!r} in its extra')
+        from airflow_mlops.runtimes.docker_engine import engine_of
+
+        engine = engine_of(extra.get("docker_conn_id"))
+        return Place.of(
+            {
+                "backend": kind,
+                "gateway": str(extra["gateway_folder"]),
+                "url": url,
+                "image": str(extra["image"]),
+                "network": str(extra.get("network") or ""),
+                "user": str(extra.get("user") or f"{os.getuid()}:{os.getgid()}"),
+                "memory": str(extra.get("memory") or ""),
+                "engine": {"url": engine.url, "tls": engine.tls},
+            }
+        )
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the gateway.
+
+        :raises CannotReachError: if ``airflow mlops serve`` shall say it, and does not run.
+        """
+        url = self.place.url
+        if not url:
+            from airflow_mlops.hooks.store import StoreHook
+
+            url = str(alive(StoreHook().get_conn())["url"])
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port or 80}"
+
+    def get_conn(self, server: str = "", timeout: float = 10.0) -> ServerClient:
+        """Return a client of one server, through the gateway."""
+        return ServerClient(self.address, f"/{server}" if server else "", timeout)
+
+    def served(self, server: str) -> dict[str, Any]:
+        """Return what a server says that it serves: ``model``, ``version``, ``digest``, ``deployment``."""
+        with self.get_conn(server) as client:
+            return client.model()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the gateway, for Airflow's "Test" button."""
+        try:
+            with self.get_conn(timeout=5) as client:
+                status, _, _ = client.call("/gateway/health")
+            if status != 200:
+                raise CannotReachError(f"{self.address} answers {status}: it is no gateway of model servers")
+        except MlopsError as error:
+            return False, error.message
+        return True, f"The gateway answers at {self.address}"
+
+
+def _url(connection: Connection) -> str:
+    host = (connection.host or "").strip()
+    if not host:
+        return ""
+    parts = urlsplit(host if "://" in host else f"http://{host}")
+    port = connection.port or parts.port
+    return f"{parts.scheme}://{parts.hostname}{f':{port}' if port else ''}"

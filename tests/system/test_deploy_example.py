@@ -1,0 +1,80 @@
+"""The example of the docs, run in Airflow against ``airflow mlops serve``: a version serves, and then the next one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_mlops.core.registry.register import register_model
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.tracking import sqlite_uri
+from servers.docker_steps import wait_for
+from servers.models import log_model
+from servers.s3 import free_port
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "deploy_model.py"
+
+
+@pytest.fixture
+def home(airflow_test: Any, migrated_database: Path) -> StepContext:
+    """The embedded back end of the test's Airflow."""
+    shutil.copy(EXAMPLE, airflow_test.dags)
+    home = airflow_test.home / "mlops"
+    home.mkdir()
+    shutil.copy(migrated_database, home / "mlflow.db")
+    return StepContext(store=LocalStore(home / "store"), tracking_uri=sqlite_uri(home / "mlflow.db"), key="register")
+
+
+@pytest.fixture
+def port(airflow_test: Any, home: StepContext) -> Iterator[int]:
+    """A gateway's port, with ``airflow mlops serve`` behind it."""
+    port = free_port()
+    log = airflow_test.home / "serve.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            ["airflow", "mlops", "serve", "--port", str(port)],
+            env=airflow_test.environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_for(lambda: process.poll() is not None or "Model servers are at" in log.read_text())
+        assert process.poll() is None, log.read_text()
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(90) == 0, log.read_text()
+
+
+def test_a_version_is_deployed_and_then_the_next(
+    airflow_test: Any, home: StepContext, port: int, tmp_path: Path
+) -> None:
+    for value in (0.0, 0.5):
+        register_model(home, model=log_model(home, tmp_path / "code", value), model_name="churn")
+
+    def deploy(version: int) -> Any:
+        date, conf = f"2026-01-0{version}", json.dumps({"model": f"models:/churn/{version}"})
+        return airflow_test.cli("dags", "test", "churn_deployed", date, "--conf", conf)
+
+    first, second = deploy(1), deploy(2)
+
+    assert first.returncode == 0, first.stdout[-3000:]
+    assert f"It answers at http://127.0.0.1:{port}/churn/invocations" in first.stdout
+    assert second.returncode == 0, second.stdout[-3000:]
+    assert "churn serves churn/2 instead of churn/1 (replace, p95" in second.stdout
+    body = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1.0]]}}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/churn/invocations", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.loads(answer.read()) == {"predictions": [2.5]}
+        assert answer.headers["X-Model-Version"] == "2"
