@@ -18,6 +18,5 @@ with DAG("churn_deployed", schedule=None, params={"model": Param("models:/churn@
         capture={"sample": 0.1, "key": "customer"},
     )
     # In another DAG, or after a deployment by somebody else: go on once the gateway's answers are this model's.
-    serves = ModelServerSensor(task_id="serves", server="churn", model=deploy.output["model"])
-    deploy >> serves
+    serves = ModelServerSensor(task_id="serves", server="churn", model=deploy.output)
 # END deploy

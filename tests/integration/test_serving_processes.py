@@ -150,10 +150,10 @@ def test_requests_and_answers_are_captured(site: Site) -> None:
     site.ask([7.0, 8.0])
 
     def captured() -> Any:
-        found = capture.read(site.context.store, "flights", since=since)
-        return None if found is None or found.empty else found
+        return capture.read(site.context.store, "flights", since=since)
 
-    rows = wait_for(captured)
+    wait_for(lambda: (found := captured()) is not None and len(found) == 2)
+    rows = captured()
     assert rows["a"].tolist() == [7.0, 8.0]
     assert rows["prediction"].tolist() == [14.5, 16.5]
     assert set(rows["prediction_digest"]) == {report["model"]["digest"]}

@@ -28,8 +28,8 @@ class ModelServerSensor(BaseSensorOperator):
     waited for.
 
     :param server: name of the server. (templated)
-    :param model: what to wait for: a model ref with a ``digest`` or with ``name`` and ``version``, such as
-        ``deploy.output["model"]``; a digest; ``name/3``; or a version's number. (templated)
+    :param model: what to wait for: a deployment's report, such as ``deploy.output``; a model ref with a ``digest`` or
+        with ``name`` and ``version``; a digest; ``name/3``; or a version's number. (templated)
     :param answers: so many answers in a row must be the model's.
     :param server_conn_id: connection of type ``model_server``; None: the configuration's back end. (templated)
     :param deferrable: wait in the triggerer, not in a worker; default ``[operators] default_deferrable``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import MlopsError, NotFoundError
+from airflow_mlops.core.errors import CannotReachError, MlopsError, NotFoundError
 from airflow_mlops.core.serving import offline
 from airflow_mlops.core.serving.client import ServerClient
 from airflow_mlops.core.serving.state import Deployment
@@ -38,12 +38,16 @@ def run(context: StepContext, deployment: Deployment, address: str, copy: Path) 
     found = []
     with ServerClient(address) as client:
         for spec in wanted:
+            gone = False
             try:
                 passed, message, value = _KINDS[spec["kind"]](client, spec, asked)
             except MlopsError as error:
                 passed, message, value = False, error.message, None
+                gone = isinstance(error, CannotReachError)
             found.append({**spec, "passed": passed, "message": message, "value": value})
             context.log.info("check %s: %s", spec["kind"], message)
+            if gone:
+                break  # the others would only wait for it
     return found
 
 

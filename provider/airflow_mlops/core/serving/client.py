@@ -106,10 +106,12 @@ class Wanted:
 
     @classmethod
     def of(cls, model: Any) -> Wanted:
-        """Read a ref, a digest, ``name/3``, or a version's number.
+        """Read a deployment's report, a model's ref, a digest, ``name/3``, or a version's number.
 
         :raises SpecError: for anything else.
         """
+        if isinstance(model, dict) and model.get("kind") == "deployment":
+            model = model.get("model")
         if isinstance(model, dict):
             if model.get("digest"):
                 return cls({"digest": str(model["digest"])})
