@@ -23,10 +23,9 @@ from generate_series(1, 20) i;
 
 @pytest.fixture
 def warehouse(airflow_test: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An Airflow with a connection ``warehouse`` in its database, and the Postgres that it leads to."""
+    """An Airflow with a connection ``warehouse``, and the Postgres that it leads to."""
     postgres.execute(ORDERS)
-    done = airflow_test.cli("connections", "add", "warehouse", "--conn-uri", postgres.airflow_uri)
-    assert done.returncode == 0, done.stdout
+    airflow_test.connections["warehouse"] = postgres.airflow_uri
     return postgres
 
 
