@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -77,21 +77,18 @@ class Releases:
         waiting = ("awaiting_input", "deferred", "success", "failed", "upstream_failed")
         found = self.until(task, lambda one: one["state"] in waiting, "the question")
         assert found["state"] in ("awaiting_input", "deferred"), found
+        # Before its scheduler has seen that the worker is done, Airflow 3.3 takes a task that goes on for lost.
+        seen = re.compile(f"TaskInstance Finished: .*task_id=approve, run_id={re.escape(run.rpartition('/')[2])}")
+        end = time.monotonic() + 300
+        while not seen.search(self.airflow.log.read_text()):
+            assert time.monotonic() < end, f"the scheduler does not see that the task waits; see {self.airflow.log}"
+            time.sleep(0.2)
         return dict(self.airflow.api("GET", f"{task}/-1/hitlDetails"))
 
     def answer(self, run: str, option: str, reason: str) -> dict[str, Any]:
         """Answer, and return the run's end."""
         body = {"chosen_options": [option], "params_input": {"reason": reason}}
-        task = f"{run}/taskInstances/approve"
-
-        def done(found: dict[str, Any]) -> bool:
-            # Answered as quickly as here, Airflow may lose the answer and try the task again.
-            if found["state"] in ("awaiting_input", "deferred"):
-                with contextlib.suppress(urllib.error.HTTPError):
-                    self.airflow.api("PATCH", f"{task}/-1/hitlDetails", body)
-            return found["state"] in ("success", "failed")
-
-        self.until(task, done, "the answer")
+        self.airflow.api("PATCH", f"{run}/taskInstances/approve/-1/hitlDetails", body)
         return self.ended(run)
 
     def ended(self, run: str) -> dict[str, Any]:
@@ -140,8 +137,7 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
 
         run, _ = releases.asked(third)
         end = releases.answer(run, "Reject", "noisier")
-        assert (end["state"], end["approve"][0], end["promote"][0]) == ("failed", "failed", "upstream_failed")
-        assert end["approve"][1] < 3, "a rejection is not tried again"
+        assert (end["state"], end["approve"], end["promote"][0]) == ("failed", ("failed", 1), "upstream_failed")
 
         assert releases.ended(releases.start("churn_back", why="late by 20% more"))["state"] == "success"
         airflow.wait_for_dag("churn_archived")

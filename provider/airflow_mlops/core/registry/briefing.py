@@ -9,6 +9,7 @@ from airflow_mlops.core.errors import IntegrityError, NotFoundError
 from airflow_mlops.core.markdown import code, plain, table, value
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.registry.evidence import Proof
+from airflow_mlops.core.registry.versions import version_record
 from airflow_mlops.core.reports import figure
 from airflow_mlops.core.tracking import client, mlflow_errors
 from airflow_mlops.core.vocabulary import ModelRef
@@ -38,7 +39,7 @@ def facts(
     :param serving: the version that ``name@alias`` has now.
     :param drift: reports that are shown and decide nothing.
     """
-    champion = models.resolve(context, f"models:/{name}/{serving}") if serving is not None else None
+    champion = _recorded(context, name, serving) if serving is not None else None
     tested = [proof.details for proof in proofs if proof.report["kind"] == "model_test"]
     return {
         **clean(
@@ -47,6 +48,7 @@ def facts(
                 "target": {"name": name, "alias": alias},
                 "champion": {"alias": f"{name}@{alias}", "version": serving, **(_model(champion) if champion else {})},
                 "reports": [_report(proof.report) for proof in proofs],
+                "caveats": [text for details in tested for text in details.get("caveats") or []],
                 "metrics": [row for details in tested for row in metrics(details)],
                 "slices": [row for details in tested for row in _slices(details)],
                 "drift": [_drift(context, report) for report in drift],
@@ -55,6 +57,12 @@ def facts(
             }
         )
     }
+
+
+def _recorded(context: StepContext, name: str, version: int) -> ModelRef:
+    """Return the ref of a version with all that was registered with it."""
+    record = version_record(context, name, version)
+    return ModelRef.from_dict(record["ref"]) if record else models.resolve(context, f"models:/{name}/{version}")
 
 
 def _model(ref: ModelRef) -> dict[str, Any]:
@@ -173,7 +181,7 @@ def markdown(known: dict[str, Any], links: dict[str, Any] | None = None, note: s
     parts = [_question(known, links.get("mlflow"))]
     if note:
         parts.append(f"_{plain(note)}_")
-    parts += [_reports(known["reports"], links.get("reports") or {}), _metrics_table(known)]
+    parts += [_reports(known["reports"], links.get("reports") or {}), _caveats(known["caveats"]), _metrics_table(known)]
     parts += [_slices_table(known["slices"]), *(_drift_part(one, links.get("reports") or {}) for one in known["drift"])]
     champion = known["champion"]["version"]
     parts.append(_table("Hyperparameters that differ from the champion's", known["hyperparameters"], champion))
@@ -201,6 +209,10 @@ def _reports(reports: list[dict[str, Any]], links: dict[str, str]) -> str:
         lines.append(f"- {_verdict(one)} {_title(one, links)}: {plain(one['summary'])}")
         lines += [f"    - {plain(w['name'])}: {plain(w['message'])}" for w in one["warnings"] if w["message"]]
     return "\n".join(["### Evidence", "", *lines]) if lines else "### Evidence\n\n**None was given.**"
+
+
+def _caveats(caveats: list[str]) -> str:
+    return "\n".join(["### Read this with care", "", *(f"- {plain(one)}" for one in caveats)]) if caveats else ""
 
 
 def _title(report: dict[str, Any], links: dict[str, str]) -> str:
@@ -231,7 +243,7 @@ def _metrics_table(known: dict[str, Any]) -> str:
         for row in rows
     ]
     found = table(["Metric", ">Model", ">Champion", ">Better by", "Certainty"], compared)
-    return f"### Against the champion, on {figure(rows[0]['rows'])} rows that neither has seen\n\n{found}"
+    return f"### Against the champion, on the same {figure(rows[0]['rows'])} rows\n\n{found}"
 
 
 def _certainty(sure: dict[str, Any] | None) -> str:

@@ -52,6 +52,7 @@ def test_what_a_person_is_shown(ask, promote, versions, report, mlflow_context):
             ],
         },
         details={
+            "caveats": ["Some rows may be known to it."],
             "slices": [
                 {
                     "metric": "roc_auc",
@@ -88,6 +89,7 @@ def test_what_a_person_is_shown(ask, promote, versions, report, mlflow_context):
     assert "✅ [model test](https://airflow/report): All 1 test passed." in body
     assert "| `roc_auc` | 0.81 | 0.78 | +0.03 | **better**: 0.01 to 0.05 by 28 days |" in body
     assert r"| ✅ | `carrier` | U\|A | 90 | 0.7 | 0.81 |" in body
+    assert "### Read this with care\n\n- Some rows may be known to it." in body
     assert "⚠️ drift: 3 of 20 columns drifted." in body
     assert "| max_depth | `8` | `4` |" in body
     assert "seed" not in body, "what is equal is no difference"
