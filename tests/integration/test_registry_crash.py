@@ -116,15 +116,16 @@ def test_rollback_killed_and_tried_again_goes_back_once(point, mlflow_context, l
 @pytest.mark.parametrize("point", CRASH_POINTS["record_approval"])
 def test_an_answer_that_was_recorded_outlives_the_worker(point, mlflow_context, log_model, tmp_path):
     ref = register_model(mlflow_context, model=log_model(), model_name=NAME)
-    run_step(spec(mlflow_context, "request_approval", "run/1", model=ref))
+    question = spec(mlflow_context, "request_approval", "run/1", model=ref)
+    run_step(question)
     answer = {"decision": "rejected", "by": "ana", "at": "2026-03-01T10:00:00+00:00", "reason": "too slow"}
-    what = spec(mlflow_context, "record_approval", "run/1", model=ref, **answer)
+    what = {**spec(mlflow_context, "record_approval", "run/1", model=ref, **answer), "run": question["run"]}
     process, _ = start(tmp_path, what, **{VARIABLE: point})
     _, errors = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, errors
 
     # The retry begins with the question.
-    found = run_step(spec(mlflow_context, "request_approval", "run/1", model=ref))["decision"]
+    found = run_step(question)["decision"]
 
     assert {key: found[key] for key in answer} == answer
     assert len(list(mlflow_context.store.keys(f"approvals/{NAME}"))) == 1

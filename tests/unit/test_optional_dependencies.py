@@ -82,6 +82,10 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ),
     ("register_model", ("mlflow",), {"model": "models:/m-1", "model_name": "m"}, "mlflow"),
     ("promote_model", ("mlflow",), {"model": "models:/m/1", "alias": "champion"}, "mlflow"),
+    ("rollback_model", ("mlflow",), {"model_name": "m"}, "mlflow"),
+    ("archive_models", ("mlflow",), {"model_name": "m"}, "mlflow"),
+    ("request_approval", ("mlflow",), {"model": "models:/m/1"}, "mlflow"),
+    ("record_approval", ("mlflow",), {"model": "models:/m/1", "decision": "approved"}, "mlflow"),
 ]
 
 
@@ -126,7 +130,9 @@ except ImportError:  # Airflow 3.1
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
-from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator
+from airflow_mlops.operators.registry import (
+    ApproveModelOperator, ArchiveModelsOperator, PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
+)
 from airflow_mlops.operators.training import TrainModelOperator
 
 with DAG("d", schedule=None) as dag:
@@ -135,10 +141,13 @@ with DAG("d", schedule=None) as dag:
     model = TrainModelOperator(task_id="train", dataset=valid.output, trainer="a:b")
     report = EvaluateModelOperator(task_id="test", model=model.output, tests=[{"kind": "signature"}])
     version = RegisterModelOperator(task_id="register", model=model.output, model_name="m", evidence=[report.output])
-    PromoteModelOperator(task_id="promote", model=version.output, alias="champion")
+    approval = ApproveModelOperator(task_id="approve", model=version.output, evidence=[report.output])
+    PromoteModelOperator(task_id="promote", model=version.output, alias="champion", evidence=[approval.output])
+    RollbackModelOperator(task_id="back", model_name="m")
+    ArchiveModelsOperator(task_id="archive", model_name="m")
 print(len(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict))
 """
-    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "6"
+    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "9"
 
 
 def test_a_hook_says_it_too(tmp_path: Path) -> None:
