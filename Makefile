@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 # Tests that run side by side; many of them wait for servers rather than compute.
 WORKERS ?= 3
 
-.PHONY: help setup demo up test lint types format docs bench lock clean
+.PHONY: help setup demo up stack-env stack-up stack-down test lint types format docs bench lock clean
 
 help:  ## Say what there is to make
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## Make .venv with everything, pinned by constraints.txt
 
@@ -24,6 +24,16 @@ demo: $(STAMP)  ## Run level 1 on real flights under a real scheduler
 
 up: $(STAMP)  ## Keep Airflow's UI running on what the demo left, until Ctrl-C
 	$(BIN)/python scripts/demo.py --up
+
+# The stack needs Docker with Compose, and no virtual environment.
+stack-env:  ## Write what is missing in .env: ports, users, random passwords
+	$(PYTHON) scripts/stack.py env
+
+stack-up: stack-env  ## Build the platform of docker-compose.yml, start it, wait until it is well
+	$(PYTHON) scripts/stack.py up
+
+stack-down:  ## Stop it; its data stays
+	$(PYTHON) scripts/stack.py down
 
 test: $(STAMP)  ## Run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup

@@ -10,17 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from airflow_api import Api
 
 ROOT = Path(__file__).resolve().parents[1]
 PORTS = ("api", "worker_logs", "trigger_logs", "mlflow")
 
 
-class Airflow:
+class Airflow(Api):
     """``airflow standalone`` in a home of its own, and its REST API.
 
     :param home: the folder for its database, logs and the embedded back end.
@@ -30,9 +30,8 @@ class Airflow:
     def __init__(self, home: Path, dags: Path) -> None:
         self.home = home
         self.ports = self._ports()
-        self.url = f"http://127.0.0.1:{self.ports['api']}"
+        super().__init__(f"http://127.0.0.1:{self.ports['api']}", log=home / "standalone.log")
         self.mlflow_url = f"http://127.0.0.1:{self.ports['mlflow']}"
-        self.token = ""
         self.process: subprocess.Popen[bytes] | None = None
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW", "PYTHONPATH"))}
         self.environment = {
@@ -71,11 +70,6 @@ class Airflow:
         kept.write_text(json.dumps(ports))
         return ports
 
-    @property
-    def log(self) -> Path:
-        """Where the output of Airflow's own processes goes."""
-        return self.home / "standalone.log"
-
     @contextlib.contextmanager
     def running(self, timeout: float = 180) -> Iterator[Airflow]:
         """Start it, wait until it is healthy, and stop all its processes at the end.
@@ -107,7 +101,7 @@ class Airflow:
             with contextlib.suppress(OSError, ValueError):
                 health = json.loads(urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5).read())
                 if all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")):
-                    self._log_in()
+                    self.log_in(*self.password)
                     return
             time.sleep(0.5)
         raise RuntimeError(f"Airflow was not healthy within {timeout:.0f} s; its output is in {self.log}")
@@ -118,50 +112,11 @@ class Airflow:
         found: dict[str, str] = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         return next(iter(found.items()))
 
-    def _log_in(self) -> None:
-        user, password = self.password
-        body = {"username": user, "password": password}
-        self.token = self._request("POST", "/auth/token", body)["access_token"]
-
-    def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the REST API below ``/api/v2`` and return its JSON."""
-        return self._request(method, f"/api/v2{path}", body)
-
-    def _request(self, method: str, path: str, body: Any) -> Any:
-        request = urllib.request.Request(f"{self.url}{path}", method=method)
-        request.add_header("Content-Type", "application/json")
-        if self.token:
-            request.add_header("Authorization", f"Bearer {self.token}")
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data=data, timeout=30) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``airflow ...`` in this home."""
         return subprocess.run(
             ["airflow", *arguments], env=self.environment, capture_output=True, text=True, timeout=120, check=False
         )
-
-    def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
-        """Wait until a DAG has been parsed, then unpause it.
-
-        :raises RuntimeError: with the import error, if its file has one.
-        """
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            errors = self.api("GET", "/importErrors")["import_errors"]
-            if errors:
-                raise RuntimeError(f"{errors[0]['filename']} does not import:\n{errors[0]['stack_trace']}")
-            try:
-                self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
-            except urllib.error.HTTPError as error:
-                if error.code != 404:
-                    raise
-                time.sleep(0.5)
-            else:
-                return
-        raise RuntimeError(f"the DAG {dag_id} did not appear within {timeout:.0f} s; see {self.log}")
 
 
 def _is_free(port: int) -> bool:

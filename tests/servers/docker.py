@@ -28,6 +28,8 @@ import pytest
 #: Where the base image is kept between sessions; git ignores it.
 CACHE = Path(__file__).parents[2] / ".build" / "docker"
 BASE, ML = "airflow-mlops-tests/base:bookworm", "airflow-mlops-tests/ml"
+#: What the base image has of Debian: Python for steps, and the servers of the Compose stack.
+PACKAGES = ("python3", "libgomp1", "ca-certificates", "postgresql-15", "haproxy")
 #: What a step needs in an image; their own dependencies come with them.
 LIBRARIES = (
     *("mlflow", "scikit-learn", "skops", "pandas", "pyarrow", "great-expectations"),
@@ -158,12 +160,13 @@ def start_engine() -> Engine:
 
 
 def base_tarball() -> Path:
-    """Return Debian 12 with Python as a tarball, made once (about a minute).
+    """Return Debian 12 with Python and some servers as a tarball, made once (about a minute).
 
     :raises FileNotFoundError: if it has to be made and debootstrap is not installed.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
-    tarball = CACHE / "base.tar"
+    packages = ",".join(PACKAGES)
+    tarball = CACHE / f"base-{hashlib.sha256(packages.encode()).hexdigest()[:12]}.tar"
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if tarball.exists():
@@ -173,8 +176,8 @@ def base_tarball() -> Path:
         root = Path(tempfile.mkdtemp(prefix="dk-root-", dir="/tmp"))
         try:
             mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-            packages = "--include=python3,libgomp1,ca-certificates"
-            command = ["debootstrap", "--variant=minbase", packages, "bookworm", os.fspath(root), mirror]
+            options = ["--variant=minbase", f"--include={packages}"]
+            command = ["debootstrap", *options, "bookworm", os.fspath(root), mirror]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
             for folder in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
@@ -187,25 +190,29 @@ def base_tarball() -> Path:
     return tarball
 
 
-def closure(*names: str) -> list[str]:
-    """Return the installed distributions that some need, themselves included."""
+def closure(*requirements: str) -> list[str]:
+    """Return the installed distributions that some need, with their extras (``moto[s3]``), themselves included."""
     from packaging.requirements import Requirement
 
     found: dict[str, str] = {}
-    todo = list(names)
+    seen: set[tuple[str, str]] = set()
+    todo = list(requirements)
     while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in found:
-            continue
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found[name] = distribution.name
-        for text in distribution.requires or ():
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                todo.append(requirement.name)
+        wanted = Requirement(todo.pop())
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        for extra in ("", *wanted.extras):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            try:
+                distribution = metadata.distribution(name)
+            except metadata.PackageNotFoundError:
+                continue
+            found[name] = distribution.name
+            for text in distribution.requires or ():
+                marker = Requirement(text).marker
+                if marker is None or marker.evaluate({"extra": extra}):
+                    todo.append(text)
     return sorted(found.values())
 
 
