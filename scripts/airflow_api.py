@@ -36,7 +36,7 @@ class Api:
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(request, data=data, timeout=30) as answer:
+        with urllib.request.urlopen(request, data=data, timeout=120) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 

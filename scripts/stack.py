@@ -52,34 +52,31 @@ SETTINGS: dict[str, Callable[[], str]] = {
 }
 
 
-def read_settings(path: Path = ENV) -> dict[str, str]:
+def read_settings() -> dict[str, str]:
     """Return what stands in the file; nothing if there is none."""
     try:
-        lines = path.read_text().splitlines()
+        lines = ENV.read_text().splitlines()
     except FileNotFoundError:
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#"))
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def write_settings(path: Path = ENV) -> list[str]:
-    """Give every setting that is missing a value, keep all others, and return the names of the new ones.
+def write_settings(new: list[str]) -> None:
+    """Give settings a new value, and keep all others.
 
     The file appears whole, and nobody but its owner can read it.
     """
-    known = read_settings(path)
-    new = [name for name in SETTINGS if not known.get(name)]
-    text = path.read_text() if path.exists() else "# Settings and passwords of the stack; made by `make stack-env`.\n"
+    text = ENV.read_text() if ENV.exists() else "# Settings and passwords of the stack; made by `make stack-env`.\n"
     text = text if text.endswith("\n") or not text else text + "\n"
     kept = [line for line in text.splitlines(keepends=True) if line.partition("=")[0].strip() not in new]
     text = "".join(kept) + "".join(f"{name}={SETTINGS[name]()}\n" for name in new)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial = ENV.with_name(f"{ENV.name}.{os.getpid()}")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
-    return new
+    partial.replace(ENV)
 
 
 @cache
@@ -182,7 +179,7 @@ def make_settings() -> None:
     new = [name for name in SETTINGS if not known.get(name)]
     if new:
         refuse_lost_passwords(new)
-        write_settings()
+        write_settings(new)
         print(f"{ENV.name}: made {', '.join(new)}", flush=True)
 
 

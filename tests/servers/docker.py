@@ -98,16 +98,37 @@ class Engine:
 
         Two engines that write the firewall at once fail, and the one's rules would cut off the other's containers.
         """
-        number = zlib.crc32(os.fsencode(self.bridge)) % 200
         if not Path("/sys/class/net", self.bridge).exists():
             for command in (
                 ["link", "add", self.bridge, "type", "bridge"],
-                ["address", "add", f"10.{number}.0.1/24", "dev", self.bridge],
+                ["address", "add", f"10.{self.number}.0.1/24", "dev", self.bridge],
                 ["link", "set", self.bridge, "up"],
             ):
                 subprocess.run(["ip", *command], check=True, capture_output=True)
-        pool = f"base=10.{number}.128.0/17,size=24"
+            self.forwarding("--insert")
+        pool = f"base={self.pool},size=24"
         return ["--iptables=false", "--ip6tables=false", f"--bridge={self.bridge}", f"--default-address-pool={pool}"]
+
+    @property
+    def number(self) -> int:
+        """What tells its addresses from those of other engines."""
+        return zlib.crc32(os.fsencode(self.bridge)) % 200
+
+    @property
+    def pool(self) -> str:
+        """The addresses of the networks that are made in it."""
+        return f"10.{self.number}.128.0/17"
+
+    def forwarding(self, change: str) -> None:
+        """Let containers on one network talk, where another engine has left the firewall closed; or no longer."""
+        rule = ["FORWARD", "--source", self.pool, "--destination", self.pool, "--jump", "ACCEPT"]
+        with contextlib.suppress(FileNotFoundError):
+            subprocess.run(["iptables", "--wait", change, *rule], check=False, capture_output=True)
+
+    def unplug(self) -> None:
+        """Take its network away."""
+        self.forwarding("--delete")
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
 
     def stop(self) -> None:
         """Stop it as ``systemctl stop docker`` does; its containers end."""
@@ -313,7 +334,7 @@ def docker_engine() -> Iterator[Engine]:
         if engine.own:
             with contextlib.suppress(Exception):
                 engine.stop()
-            subprocess.run(["ip", "link", "delete", engine.bridge], check=False, capture_output=True)
+            engine.unplug()
             remove(engine.folder)
 
 
