@@ -79,17 +79,19 @@ def mlflow() -> None:
 
 
 def set_up() -> None:
-    """Bring Airflow's database up to date, and make the buckets that are not there."""
+    """Bring both databases up to date, and make the buckets that are not there."""
     import boto3
 
-    database = subprocess.Popen(["airflow", "db", "migrate"])
+    # Given as an argument, the address would show its password in the list of processes.
+    upgrade = "import os; from mlflow.db import commands; commands(['upgrade', os.environ['MLFLOW_DATABASE']])"
+    databases = [subprocess.Popen(["airflow", "db", "migrate"]), subprocess.Popen([sys.executable, "-c", upgrade])]
     s3 = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT"])
     there = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for name in os.environ["S3_BUCKETS"].split(","):
         if name not in there:
             s3.create_bucket(Bucket=name)
             print(f"made the bucket {name}", flush=True)
-    sys.exit(database.wait())
+    sys.exit(max(abs(database.wait()) for database in databases))
 
 
 def healthy(url: str, component: str | None) -> None:

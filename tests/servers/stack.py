@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -178,18 +179,24 @@ class Stack:
 
     def run(self, *command: str, timeout: float = 600, check: bool = True) -> str:
         """Run a command in the folder and return its output, both streams."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
-            check=False,
+            start_new_session=True,
         )
-        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout[-8000:]}"
-        return done.stdout
+        try:
+            said, _ = process.communicate(timeout=timeout)
+        except BaseException:
+            # What it started would go on starting containers that nobody removes.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        assert not check or process.returncode == 0, f"{' '.join(command)}: {said[-8000:]}"
+        return said
 
     def script(self, *arguments: str) -> str:
         """Run ``scripts/stack.py``, as the Makefile does."""
