@@ -33,7 +33,8 @@ class EvaluateModelOperator(GateOperator):
         ``{"uri": "s3://...", "format": "parquet", "columns": {"key": ..., "prediction": ..., "probability": ...,
         "label": ...}}``. ``format`` is ``parquet``, ``csv`` or ``jsonl``, by default what the name says; a
         ``probability`` column speaks of the class ``positive`` (default: the last), or ``{class: column}``. Without a
-        ``uri`` the log is ``table`` or ``sql``. Tests of kind ``metric`` and ``slices`` can be asked of it. (templated)
+        ``uri`` the log is ``table`` or ``sql``. Tests that need no model can be asked of it: ``metric``, ``slices``,
+        ``calibration``, ``fairness``, ``predictions``. (templated)
     :param dataset: a dataset ref, or a path, glob or URI; default: the test rows that the model was held out from.
         Beside ``predictions``: the labels, joined by the key. (templated)
     :param table: in place of ``dataset``, ``name`` or ``schema.name`` of a table in a database, which is read as it is
@@ -44,8 +45,10 @@ class EvaluateModelOperator(GateOperator):
     :param columns: where the data calls columns otherwise: ``{name that the model uses: name in the data}``. Tests,
         roles and the target go by the model's names. (templated)
     :param tests: a list of dicts, each with a ``kind`` and, if wanted, ``name`` and ``severity`` (``error`` or
-        ``warning``): ``metric``, ``champion``, ``slices``, ``signature``, ``load``, ``latency``, ``size``, ``custom``.
-        Default: the signature, a fresh process, and not worse than the champion where one is named. (templated)
+        ``warning``): ``metric``, ``champion``, ``slices``, ``calibration``, ``fairness``, ``predictions``, ``overfit``,
+        ``leakage``, ``robustness``, ``invariance``, ``directional``, ``signature``, ``load``, ``contract``,
+        ``latency``, ``throughput``, ``memory``, ``size``, ``custom``; the page on model tests has their options.
+        Default: the signature, the load, and not worse than the champion where one is named. (templated)
     :param champion: ``name@alias`` of the model to compare with. While there is no such model or alias, tests against
         it pass and say so. (templated)
     :param target: the target column; default: the dataset's target role, else the target that the model was trained
@@ -55,7 +58,7 @@ class EvaluateModelOperator(GateOperator):
         has never seen, which the report then says. (templated)
     :param report_name: title of the report; default: the model's name. (templated)
     :param subject: what a prediction log is of, such as ``churn:7``; default: the digest of the log. (templated)
-    :param show_values: show the values of columns of the ``private`` role where slices are made by them.
+    :param show_values: show the values of columns of the ``private`` role where slices or groups are made by them.
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
     :raises ValueError: in the constructor, unless one of ``model`` and ``predictions`` is given, for ``table`` or
         ``sql`` without ``conn_id``, and for a mistake in ``tests`` or ``predictions`` that can be seen before anything

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.evaluation.loading import ModelCopy, features, said
-from airflow_mlops.core.evaluation.rows import Rows
+from airflow_mlops.core.evaluation.rows import Rows, times_of
 from airflow_mlops.core.training.metrics import compute_one, for_target, metric, predict
 from airflow_mlops.core.training.predictions import Predictions
 
@@ -103,6 +104,12 @@ class Evidence:
     extra_metrics: dict[str, Any] = field(default_factory=dict)
     logged_metrics: dict[str, float] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    _figures: dict[Any, tuple[float | None, str | None]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def moments(self) -> pandas.Series | None:
+        """The time role's column as instants, or None if there is none."""
+        return times_of(self.frame, self.roles)
 
     def truth(self, rows: np.ndarray[Any, Any]) -> Any:
         """Return the target of some rows."""
@@ -112,7 +119,17 @@ class Evidence:
         self, judged: Judged, name: str | Callable[..., Any], rows: np.ndarray[Any, Any] | None = None
     ) -> tuple[float | None, str | None]:
         """Return a metric of a model on some of its rows (default: all), or None and why there is none."""
-        rows = judged.rows if rows is None else rows
+        if rows is not None and not (self.champion and self.champion.judged and rows is self.champion.judged.rows):
+            return self._figure(judged, name, rows)
+        # Several tests and the report ask for the same figure of all rows, or of all that both models predict.
+        key = (judged is self.challenger, name, rows is None)
+        if key not in self._figures:
+            self._figures[key] = self._figure(judged, name, judged.rows if rows is None else rows)
+        return self._figures[key]
+
+    def _figure(
+        self, judged: Judged, name: str | Callable[..., Any], rows: np.ndarray[Any, Any]
+    ) -> tuple[float | None, str | None]:
         predictions = judged.at(rows)
         if predictions is None:
             return None, judged.problem or "the model gave no predictions"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from airflow_mlops.core.errors import MissingColumnError, SpecError, did_you_mean
 from airflow_mlops.core.evaluation import significance
 from airflow_mlops.core.evaluation.parts import of_parts, scores_of
-from airflow_mlops.core.evaluation.rows import times_of
 from airflow_mlops.core.evaluation.significance import BOOTSTRAP_ROWS, MIN_CLUSTERS, Difference
 from airflow_mlops.core.training.metrics import Metric, metric
 from airflow_mlops.core.training.predictions import Predictions
@@ -66,8 +65,8 @@ def clusters_of(evidence: Evidence, rows: Array, cluster: str | None) -> tuple[A
     column = cluster or (groups[0] if groups else "day" if times else None)
     if column is None:
         return None
-    moments = times_of(evidence.frame, evidence.roles)
-    if column == "day" and moments is not None:
+    moments = evidence.moments if column == "day" else None
+    if moments is not None:
         values, unit = moments.iloc[rows].dt.floor("D"), "days"
     else:
         names = [str(one) for one in evidence.frame.columns]

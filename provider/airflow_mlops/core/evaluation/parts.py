@@ -55,17 +55,21 @@ def area(positive: Array, scores: Array, weights: Array | None) -> OfParts:
     """
     import numpy as np
 
-    weight = np.ones(len(positive)) if weights is None else weights
-    rank = np.unique(scores, return_inverse=True)[1].ravel()
-    size = int(rank.max()) + 1
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    weight = (np.ones(len(positive)) if weights is None else weights)[order]
+    up, down = weight * positive[order], weight * ~positive[order]
 
     def figure(rows: Array) -> float | None:
-        ups, downs = weight[rows] * positive[rows], weight[rows] * ~positive[rows]
-        if not ups.any() or not downs.any():
-            return None
-        up, down = np.bincount(rank[rows], ups, size), np.bincount(rank[rows], downs, size)
-        below = np.cumsum(down) - down / 2
-        return float(up @ below / (ups.sum() * downs.sum()))
+        times = rows if rows.dtype == bool else np.bincount(rows, minlength=len(order))
+        counted = times[order]
+        ups, downs = up * counted, down * counted
+        if len(starts) < len(order):
+            ups, downs = np.add.reduceat(ups, starts), np.add.reduceat(downs, starts)
+        pairs = ups.sum() * downs.sum()
+        # Half of those with the same score are taken to be below.
+        return float(ups @ (np.cumsum(downs) - downs / 2) / pairs) if pairs > 0 else None
 
     return figure
 

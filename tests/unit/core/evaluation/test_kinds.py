@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +96,23 @@ def test_the_check_imports_no_heavy_library() -> None:
         "print([m for m in ('pandas', 'numpy', 'sklearn', 'mlflow', 'pyarrow', 'airflow') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_page_on_model_tests_has_every_kind_with_its_options_and_an_example() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "model-tests.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, flags=re.S | re.M))
+    assert set(sections) == set(KINDS)
+    for name, text in sections.items():
+        (example,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.S | re.M)
+        (spec,) = check_tests([ast.literal_eval(example)])
+        assert spec["kind"] == name
+        rows = dict(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (.*?) \|", text, flags=re.M))
+        said = [option for cell in rows for option in re.findall(r"`(\w+)`", cell)]
+        assert sorted(said) == sorted(KINDS[name].options), name
+        for cell, default in rows.items():
+            for option in re.findall(r"`(\w+)`", cell):
+                known = KINDS[name].options[option]
+                if known.default is not None:
+                    assert default.strip("`") == f"{known.default:g}" if known.number else known.default, option
+                elif known.required:
+                    assert default == "needed", option
