@@ -8,6 +8,7 @@ from airflow_mlops.core.evaluation import champion as champions
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence
 from airflow_mlops.core.evaluation.loading import NoModel
 from airflow_mlops.core.evaluation.outcome import Outcome
+from airflow_mlops.core.evaluation.pictures import pictures
 from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.training.metrics import metric
 from airflow_mlops.core.vocabulary import Report
@@ -56,6 +57,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "slices": evidence.slices,
         "calibration": evidence.calibration,
         "fairness": evidence.fairness,
+        "pictures": pictures(evidence),
         "infrastructure": _infrastructure(evidence),
         "caveats": _caveats(evidence),
         "origin": _origin(evidence),
