@@ -20,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = ROOT / ".env"
+#: A server that ended so often is not coming up.
+RESTARTS = 3
 #: The volumes whose contents were made with these: with others nobody can read them.
 DATA = ("postgres", "s3")
 BOUND = (
@@ -148,7 +150,8 @@ def state_of(container: dict[str, Any]) -> tuple[str, str]:
     health = (state.get("Health") or {}).get("Status")
     if state["Status"] == "exited" and state["ExitCode"] == 0 and service == "set-up":
         return service, "well"
-    if state["Status"] in ("exited", "dead", "restarting"):
+    lost = state["Status"] == "restarting" and container["RestartCount"] >= RESTARTS
+    if lost or state["Status"] in ("exited", "dead"):
         return service, f"{state['Status']} with code {state['ExitCode']}"
     return service, "well" if health == "healthy" else "starting" if health != "unhealthy" else "unhealthy"
 
@@ -164,8 +167,10 @@ def wait(timeout: float) -> None:
         for service in sorted(name for name, state in states.items() if state == "well" and name not in shown):
             print(f"  {service} is well", flush=True)
             shown.add(service)
+        if not states:
+            sys.exit("its containers are gone: somebody stopped the stack while it came up")
         ill = {service: state for service, state in states.items() if state != "well"}
-        if states and not ill:
+        if not ill:
             return
         if time.monotonic() > end or any(" with code " in state for state in ill.values()):
             compose("logs", "--no-color", "--tail", "30", *sorted(ill))

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class Stack:
         ports = {name: free_port() for name in ("AIRFLOW_PORT", "MLFLOW_PORT", "GATEWAY_PORT")}
         return cls(engine, folder, f"stack{os.getpid()}", ports)
 
-    @property
+    @cached_property
     def environment(self) -> dict[str, str]:
         """The environment of every command: what stands in for pulled images, and free ports."""
         libraries = gather_libraries()

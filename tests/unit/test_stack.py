@@ -108,14 +108,18 @@ class TestSettings:
         ({"Status": "running", "ExitCode": 0, "Health": {"Status": "unhealthy"}}, "unhealthy"),
         ({"Status": "exited", "ExitCode": 0}, "exited with code 0"),
         ({"Status": "restarting", "ExitCode": 3}, "restarting with code 3"),
+        ({"Status": "restarting", "ExitCode": 3, "restarts": 1}, "starting"),
     ],
 )
 def test_what_a_container_is_said_to_be(script: Any, state: dict[str, Any], expected: str) -> None:
-    labels = {"com.docker.compose.service": "mlflow"}
-    assert script.state_of({"Config": {"Labels": labels}, "State": state}) == ("mlflow", expected)
-    labels["com.docker.compose.service"] = "set-up"
-    done = {"Status": "exited", "ExitCode": 0}
-    assert script.state_of({"Config": {"Labels": labels}, "State": done}) == ("set-up", "well")
+    def said(service: str, state: dict[str, Any]) -> str:
+        labels = {"com.docker.compose.service": service}
+        container = {"Config": {"Labels": labels}, "State": state, "RestartCount": state.get("restarts", 3)}
+        assert script.state_of(container)[0] == service
+        return str(script.state_of(container)[1])
+
+    assert said("mlflow", state) == expected
+    assert said("set-up", {"Status": "exited", "ExitCode": 0}) == "well"
 
 
 class TestUsers:
