@@ -48,7 +48,7 @@ SITE = "lib/python3.11/dist-packages"
 class Libraries:
     """Libraries for containers, in two folders of links, which take no space.
 
-    :param digest: what names their versions.
+    :param digest: what names their versions, and how they are put together here.
     :param code: the modules.
     :param image: what belongs under ``/usr/local`` in the image: metadata, scripts, and some code.
     """
@@ -62,8 +62,8 @@ def gather_libraries() -> Libraries:
     """Put the libraries of this environment where containers can take them; kept between sessions."""
     names = closure(f"airflow-provider-mlops[{EXTRAS}]", SERVER, *WHOLE)
     names.remove("airflow-provider-mlops")
-    versions = " ".join(f"{name}=={metadata.version(name)}" for name in names)
-    digest = hashlib.sha256(versions.encode()).hexdigest()[:12]
+    made_of = "".join(f"{name}=={metadata.version(name)} " for name in names) + Path(__file__).read_text()
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:12]
     folder = CACHE / f"stack-{digest}"
     found = Libraries(digest, folder / "code", folder / "image")
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,8 @@ def gather_libraries() -> Libraries:
                 lines = ("#!/usr/bin/python3", "import sys", f"import {entry.module}")
                 (scripts / entry.name).write_text("\n".join([*lines, f"sys.exit({entry.module}.{entry.attr}())\n"]))
                 (scripts / entry.name).chmod(0o755)
-        (site / "libraries.pth").write_text("/opt/libraries\n")
+        # A folder of this name holds libraries, for whoever asks what is a user's own code.
+        (site / "libraries.pth").write_text("/opt/site-packages\n")
         for made in (partial, partial / "code"):
             made.chmod(0o755)
         partial.rename(folder)
