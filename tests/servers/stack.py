@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from servers.docker import BASE, CACHE, Engine, build_base, closure, copy_libraries, has_image
+from servers.docker import BASE, CACHE, Engine, build_base, closure, has_image, library_files
 from servers.s3 import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,8 +74,8 @@ def gather_libraries() -> Libraries:
         partial = Path(tempfile.mkdtemp(prefix="stack-partial-", dir=CACHE))
         site, scripts = partial / "image" / SITE, partial / "image" / "bin"
         scripts.mkdir(parents=True)
-        copy_libraries(site, closure(*WHOLE))
-        copy_libraries(partial / "code", names)
+        link_libraries(site, closure(*WHOLE))
+        link_libraries(partial / "code", names)
         for records in (partial / "code").glob("*.dist-info"):
             if not (site / records.name).exists():
                 records.rename(site / records.name)
@@ -90,6 +90,17 @@ def gather_libraries() -> Libraries:
             made.chmod(0o755)
         partial.rename(folder)
     return found
+
+
+def link_libraries(target: Path, names: list[str]) -> None:
+    """Give the files of libraries a second name in a folder; copy them if that is on another disk."""
+    for source, name in library_files(names):
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, place)
+        except OSError:
+            shutil.copy2(source, place)
 
 
 def build_python(engine: Engine, libraries: Libraries) -> str:
