@@ -15,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from figures import Figure, report
 
 import airflow_mlops
 
@@ -57,7 +60,7 @@ def public_modules() -> list[str]:
     return ["airflow_mlops", *(name for name in found if name not in NOT_PUBLIC)]
 
 
-def sample(modules: list[str], environment: dict[str, str]) -> dict[str, object]:
+def sample(modules: list[str], environment: dict[str, str]) -> dict[str, Any]:
     """Return seconds, megabytes and heavy libraries of importing modules in a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, ",".join(modules), ",".join(HEAVY)],
@@ -66,7 +69,7 @@ def sample(modules: list[str], environment: dict[str, str]) -> dict[str, object]
         text=True,
         check=True,
     )
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -78,14 +81,15 @@ def main() -> int:
         environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         samples = [sample(modules, environment) for _ in range(SAMPLES)]
     # The fastest is the one that other programs disturbed least.
-    seconds = min(float(str(one["seconds"])) for one in samples)
-    megabytes = statistics.median(float(str(one["megabytes"])) for one in samples)
+    seconds = min(one["seconds"] for one in samples)
+    megabytes = statistics.median(one["megabytes"] for one in samples)
     heavy = samples[0]["heavy"]
-    print(
-        f"importing {len(modules)} modules after airflow.sdk: {seconds:.3f} s (limit {SECONDS} s), "
-        f"{megabytes:.1f} MB (limit {MEGABYTES} MB), heavy libraries: {heavy or 'none'}"
+    print(f"{len(modules)} modules; heavy libraries that came with them: {', '.join(heavy) or 'none'}")
+    return report(
+        Figure("importing every public module", seconds, SECONDS, "s"),
+        Figure("its memory", megabytes, MEGABYTES, "MB"),
+        Figure("heavy libraries imported", len(heavy), 1, "libraries"),
     )
-    return int(seconds >= SECONDS or megabytes >= MEGABYTES or bool(heavy))
 
 
 if __name__ == "__main__":

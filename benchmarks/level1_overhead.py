@@ -8,7 +8,7 @@ and sets the alias. It keeps no digests, no ledger and no reports: that is what 
 from __future__ import annotations
 
 import os
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,11 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from figures import Figure, report
+
 ROOT = Path(__file__).resolve().parents[1]
 DAGS = ROOT / "dags"
 LIMIT = 1.3
 SAMPLES = 3
-START, END, CUTOFF = "2013-01-01", "2013-03-01", "2013-02-15"
+START, END, CUTOFF = "2013-01-01", "2013-03-01", "2013-02-08"
 
 
 def ours(landing: str, home: Path) -> None:
@@ -170,8 +172,14 @@ def plain(landing: str, home: Path) -> None:
     print("auc", roc_auc_score(test["late"], scores))
 
 
+def cpu_of_children() -> float:
+    """Return the CPU seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> int:
-    """Run both in turn, each in a fresh process and folder, and print the ratio of the medians."""
+    """Run both in turn, each in a fresh process and folder, and print the ratio of the fastest."""
     sys.path.insert(0, str(DAGS))
     from flights.source import land
 
@@ -179,15 +187,17 @@ def main() -> int:
         landing = str(Path(folder) / "landing")
         land(START, END, landing)
         times: dict[str, list[float]] = {"plain": [], "ours": []}
+        cpu: dict[str, list[float]] = {"plain": [], "ours": []}
         paths = os.pathsep.join([str(DAGS), os.environ.get("PYTHONPATH", "")])
         for number in range(SAMPLES):
             for name in times:
                 home = Path(folder) / f"{name}{number}"
                 home.mkdir()
-                begun = time.perf_counter()
+                begun, spent = time.perf_counter(), cpu_of_children()
                 done = subprocess.run(
                     [sys.executable, __file__, name, landing, str(home)],
-                    env={**os.environ, "PYTHONPATH": paths},
+                    # Waiting threads would spin through the time that the other core needs.
+                    env={**os.environ, "PYTHONPATH": paths, "OMP_WAIT_POLICY": "PASSIVE"},
                     capture_output=True,
                     text=True,
                     check=False,
@@ -196,10 +206,13 @@ def main() -> int:
                     print(done.stderr)
                     return 1
                 times[name].append(time.perf_counter() - begun)
+                cpu[name].append(cpu_of_children() - spent)
                 print(f"  {name:<6} {times[name][-1]:6.2f} s  {done.stdout.strip().splitlines()[-1]}", flush=True)
-    ratio = statistics.median(times["ours"]) / statistics.median(times["plain"])
-    print(f"level 1's steps cost {ratio:.2f} times the plain script (limit {LIMIT})")
-    return 0 if ratio < LIMIT else 1
+    # The fastest of each are the ones that other programs disturbed least.
+    used = {name: min(found) for name, found in cpu.items()}
+    print(f"CPU time: {used['ours']:.2f} s against {used['plain']:.2f} s, {used['ours'] / used['plain']:.2f} times")
+    ratio = min(times["ours"]) / min(times["plain"])
+    return report(Figure("level 1's steps, against a plain script", ratio, LIMIT, "times"))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ Each sample is a fresh interpreter that has already imported ``airflow.sdk``, as
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from figures import Figure, report
 
 DAGS = Path(__file__).resolve().parents[1] / "dags"
 LIMIT = 0.3
@@ -41,7 +42,7 @@ def sample(folder: Path, environment: dict[str, str]) -> tuple[float, int]:
 
 
 def main() -> int:
-    """Print both medians and their difference."""
+    """Print both times and their difference."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         _, dags = sample(DAGS, environment)
@@ -53,12 +54,9 @@ def main() -> int:
         for _ in range(SAMPLES):
             ours.append(sample(DAGS, environment)[0])
             theirs.append(sample(empty, environment)[0])
-    more = statistics.median(ours) - statistics.median(theirs)
-    print(
-        f"parsing dags/ ({dags} DAGs) {statistics.median(ours):.3f} s, as many empty ones "
-        f"{statistics.median(theirs):.3f} s: {more:.3f} s more (limit {LIMIT} s)"
-    )
-    return 0 if more < LIMIT else 1
+    # The fastest is the one that other programs disturbed least.
+    print(f"parsing dags/ ({dags} DAGs) {min(ours):.3f} s, as many empty ones {min(theirs):.3f} s")
+    return report(Figure("parsing dags/, beyond empty DAGs", min(ours) - min(theirs), LIMIT, "s"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from figures import Figure, report
+
 ROWS, TARGET_SECONDS = 2_000, 0.5
 
 TRAINER = """
@@ -116,7 +118,7 @@ def main() -> int:
     if options.in_process:
         in_process(options.in_process)
         return 0
-    met = True
+    worst = 0.0
     print(f"{'':<16}{'in process':>12}{'runtime':>12}{'beyond':>12}{'CPU beyond':>12}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -127,10 +129,9 @@ def main() -> int:
                 if number:  # the first round fills the disk's cache
                     pairs.append((here[0], there[0], there[0] - here[0], there[1] - here[1]))
             figures = [statistics.median(column) for column in zip(*pairs, strict=True)]
-            met &= figures[2] < TARGET_SECONDS
+            worst = max(worst, figures[2])
             print(f"{spec['step']:<16}" + "".join(f"{one:>10.2f} s" for one in figures), flush=True)
-    print(f"target: under {TARGET_SECONDS} s beyond in-process: {'reached' if met else 'NOT REACHED'}")
-    return 0 if met else 1
+    return report(Figure("a step in another interpreter, beyond", worst, TARGET_SECONDS, "s"))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from figures import Figure, report
 
 from airflow_mlops.core.evaluation.paired import apart
 from airflow_mlops.core.evaluation.parts import area
@@ -64,7 +65,7 @@ def main() -> int:
     """Print the shares; the exit code says whether those that are promised hold."""
     # The days add 15 times the variance that rows give a mean: the row-wise standard error is four times too small.
     day_effect = math.sqrt(15 * 0.8 * 0.2 / ROWS)
-    good = True
+    most = 0.0
     print(f"Called better in 1,000 pairs, {DAYS} days of {ROWS} rows      equal   better by a little   limit for equal")
     for metric, draw, by_rows, by_days, lead, effect in (
         ("roc_auc", auc, delong, auc_by_days, 0.06, 0.5),
@@ -75,12 +76,12 @@ def main() -> int:
                 equal = share(draw, test, 0.0, strength)
                 power = share(draw, test, lead * (1 + 3 * bool(strength)), strength)
                 ok = equal <= LIMIT or not promised
-                good &= ok
+                most = max(most, equal if promised else 0.0)
                 said = f"{LIMIT:.1%} {'holds' if ok else 'MISSED'}" if promised else "none: wrong here"
                 print(
                     f"  {metric:9} {rows:18} {name:8}                {equal:6.1%}   {power:6.1%}               {said}"
                 )
-    return 0 if good else 1
+    return report(Figure("equal models called better", 100 * most, 100 * LIMIT, "%"))
 
 
 if __name__ == "__main__":

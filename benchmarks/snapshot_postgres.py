@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from figures import Figure, report
 from snapshot import peak_mb
 
 from servers.postgres import start_postgres
@@ -75,8 +76,8 @@ def main() -> int:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["rows"] == options.rows
     print(f"snapshot of a query on Postgres: {options.rows} rows x 10 columns")
-    print(f"  {found['seconds']:.1f} s, peak {found['mb']:.0f} MB (target < {MAX_MB})")
-    return 0 if found["mb"] < MAX_MB else 1
+    print(f"  {found['seconds']:.1f} s")
+    return report(Figure("snapshot of a query, peak memory", found["mb"], MAX_MB, "MB"))
 
 
 if __name__ == "__main__":

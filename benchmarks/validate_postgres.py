@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from figures import Figure, report
 from snapshot import peak_mb
 
 from servers.postgres import start_postgres
@@ -148,8 +149,10 @@ def main() -> int:
             f"{peak[way, failing]:5.0f} MB"
         )
     ratio, most = best["pushed", False] / best["bare", False], max(peak["pushed", False], peak["pushed", True])
-    print(f"  pushed / bare: {ratio:.2f} (target < {MAX_RATIO}); worker {most:.0f} MB (target < {MAX_MB})")
-    return 0 if ratio < MAX_RATIO and most < MAX_MB else 1
+    return report(
+        Figure("24 expectations in Postgres, against bare GX", ratio, MAX_RATIO, "times"),
+        Figure("the worker's memory", most, MAX_MB, "MB"),
+    )
 
 
 if __name__ == "__main__":
