@@ -42,12 +42,13 @@ def memory():
 gc.collect()
 gc.freeze()
 heavy_before = {name for name in sys.argv[2].split(",") if name in sys.modules}
-memory_before, begun = memory(), time.perf_counter()
+memory_before, begun, spent = memory(), time.perf_counter(), time.process_time()
 for name in sys.argv[1].split(","):
     importlib.import_module(name)
-seconds = time.perf_counter() - begun
+seconds, cpu = time.perf_counter() - begun, time.process_time() - spent
 print(json.dumps({
     "seconds": seconds,
+    "cpu": cpu,
     "megabytes": (memory() - memory_before) / 2**20,
     "heavy": sorted({name for name in sys.argv[2].split(",") if name in sys.modules} - heavy_before),
 }))
@@ -80,13 +81,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         samples = [sample(modules, environment) for _ in range(SAMPLES)]
-    # The fastest is the one that other programs disturbed least.
-    seconds = min(one["seconds"] for one in samples)
+    # An import waits for nothing, so on a quiet machine both are the same; on a busy one the clock goes on for others.
+    seconds, cpu = (min(one[name] for one in samples) for name in ("seconds", "cpu"))
     megabytes = statistics.median(one["megabytes"] for one in samples)
     heavy = samples[0]["heavy"]
-    print(f"{len(modules)} modules; heavy libraries that came with them: {', '.join(heavy) or 'none'}")
+    print(
+        f"{len(modules)} modules in {seconds:.3f} s by the clock; heavy libraries that came with them: {', '.join(heavy) or 'none'}"
+    )
     return report(
-        Figure("importing every public module", seconds, SECONDS, "s"),
+        Figure("importing every public module", cpu, SECONDS, "s"),
         Figure("its memory", megabytes, MEGABYTES, "MB"),
         Figure("heavy libraries imported", len(heavy), 1, "libraries"),
     )

@@ -7,4 +7,9 @@ try:
 except ImportError:  # Airflow 3.1
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
-__all__ = ["DagSerialization"]
+try:
+    from airflow.sdk.exceptions import TaskAwaitingInput
+except ImportError:  # below Airflow 3.3 a task defers until a person answers
+    from airflow.sdk.exceptions import TaskDeferred as TaskAwaitingInput
+
+__all__ = ["DagSerialization", "TaskAwaitingInput"]

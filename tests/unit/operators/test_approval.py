@@ -13,7 +13,6 @@ from unittest import mock
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import TaskAwaitingInput
 from pendulum import duration
 
 from airflow_mlops.core.steps import StepContext
@@ -26,6 +25,7 @@ from airflow_mlops.operators.registry import (
     RegisterModelOperator,
     RollbackModelOperator,
 )
+from versions import TaskAwaitingInput
 
 ANA = {"id": "7", "name": "ana"}
 AT = dt.datetime(2026, 3, 1, 10, tzinfo=dt.timezone.utc)
