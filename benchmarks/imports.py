@@ -85,9 +85,7 @@ def main() -> int:
     seconds, cpu = (min(one[name] for one in samples) for name in ("seconds", "cpu"))
     megabytes = statistics.median(one["megabytes"] for one in samples)
     heavy = samples[0]["heavy"]
-    print(
-        f"{len(modules)} modules in {seconds:.3f} s by the clock; heavy libraries that came with them: {', '.join(heavy) or 'none'}"
-    )
+    print(f"{len(modules)} modules in {seconds:.3f} s by the clock; heavy libraries: {', '.join(heavy) or 'none'}")
     return report(
         Figure("importing every public module", cpu, SECONDS, "s"),
         Figure("its memory", megabytes, MEGABYTES, "MB"),

@@ -33,7 +33,7 @@ print(time.perf_counter() - begun, time.process_time() - spent, dags)
 
 
 def sample(folder: Path, environment: dict[str, str]) -> tuple[float, float, int]:
-    """Return the seconds by the clock, those of the processor, and the number of DAGs of parsing a folder in a fresh interpreter."""
+    """Parse a folder in a fresh interpreter: seconds by the clock, those of the processor, and the number of DAGs."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(folder)], env=environment, capture_output=True, text=True, check=True
     )

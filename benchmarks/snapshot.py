@@ -156,10 +156,9 @@ def main() -> int:
     peak = {way: max(r[way]["mb"] for r in rounds) for way in WAYS}
     for way in WAYS:
         print(f"  {way:15} {best[way]:6.2f} s  {cpu[way]:6.2f} CPU s  {peak[way]:6.0f} MB peak")
+    ratio = best["snapshot"] / best["copy"]
     return report(
-        Figure(
-            f"snapshot of {options.rows:,} rows, against a copy", best["snapshot"] / best["copy"], MAX_RATIO, "times"
-        ),
+        Figure(f"snapshot of {options.rows:,} rows, against a copy", ratio, MAX_RATIO, "times"),
         Figure("its peak memory", peak["snapshot"], MAX_MB, "MB"),
     )
 
