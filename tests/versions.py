@@ -10,6 +10,6 @@ except ImportError:  # Airflow 3.1
 try:
     from airflow.sdk.exceptions import TaskAwaitingInput
 except ImportError:  # below Airflow 3.3 a task defers until a person answers
-    from airflow.sdk.exceptions import TaskDeferred as TaskAwaitingInput
+    from airflow.providers.common.compat.sdk import TaskDeferred as TaskAwaitingInput
 
 __all__ = ["DagSerialization", "TaskAwaitingInput"]
