@@ -147,12 +147,12 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
         end = releases.answer(production, "Approve", "two weeks in staging")
         assert end["state"] == "success", end
         assert releases.ended(archived)["state"] == "success"
-        cards = airflow.api("GET", f"{production}/taskInstances/production/links")
+        cards = airflow.api("GET", f"{production}/taskInstances/production/links")["extra_links"]
         request = urllib.request.Request(cards["Model card"], headers={"Authorization": f"Bearer {airflow.token}"})
         page = urllib.request.urlopen(request, timeout=30).read().decode()
         assert "Model card: churn_production version 1" in page
         assert "two weeks in staging" in page
-        report = airflow.api("GET", f"{run}/taskInstances/approve/links")
+        report = airflow.api("GET", f"{run}/taskInstances/approve/links")["extra_links"]
         assert "/mlops/reports/churn_approved/approve/" in report["Report"]
         rows = json.loads(airflow.cli("mlops", "history", "churn", "--output", "json").stdout.splitlines()[-1])
         status = json.loads(airflow.cli("mlops", "status", "--output", "json").stdout.splitlines()[-1])

@@ -91,6 +91,7 @@ class ApproveModelOperator(MlopsOperator, ApprovalOperator):
         on_timeout: str = "fail",
         **kwargs: Any,
     ) -> None:
+        """Assign; nothing is asked before the task runs."""
         # Airflow passes the DAG's own params on to every task; they are no part of the form.
         kwargs["params"] = {"reason": Param("", type=["string", "null"], title="Reason", description=REASON)}
         super().__init__(subject="Release this model?", response_timeout=response_timeout, **kwargs)
