@@ -83,7 +83,7 @@ def contents(store: Any) -> dict[str, bytes]:
 def refs(store: Any) -> list[DatasetRef]:
     """Three snapshots; an approval waits for the last one."""
     found = [write_table(store, table(i, i + 1), name=f"n{i}", roles={"key": "customer"}) for i in (1, 2, 3)]
-    store.put_json("approvals/1.json", {"dataset": found[2].to_dict()})
+    store.put_json("policies/1.json", {"dataset": found[2].to_dict()})
     return found
 
 

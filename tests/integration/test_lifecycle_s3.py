@@ -77,7 +77,7 @@ def contents(store: Store) -> list[str]:
 def refs(store: Store) -> list[DatasetRef]:
     """Three snapshots; an approval waits for the last one."""
     found = [write_table(store, table(i, i + 1), name=f"n{i}", roles={"key": "customer"}) for i in (1, 2, 3)]
-    store.put_json("approvals/1.json", {"dataset": found[2].to_dict()})
+    store.put_json("policies/1.json", {"dataset": found[2].to_dict()})
     return found
 
 
@@ -144,7 +144,7 @@ def test_an_abandoned_upload_is_shown_and_goes_with_the_garbage(mlflow_context, 
     from airflow_mlops.core import s3_upload
 
     store = mlflow_context.store
-    store.put_bytes("approvals/x", b"")
+    store.put_bytes("policies/x", b"")
     s3_upload.Upload(store.client, store.bucket, f"{store.prefix}/data/x.parquet", {}).__enter__()
     assert plan(mlflow_context, limits_of()).staging == []
     later = limits_of(now=dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=15))
@@ -158,7 +158,7 @@ def test_an_abandoned_upload_is_shown_and_goes_with_the_garbage(mlflow_context, 
 def test_a_collection_killed_and_run_again_ends_as_one_clean_run(point, mlflow_context, s3_server):
     store = mlflow_context.store
     refs(store)
-    kept = [key for key in contents(store) if "n3" in key or key.startswith("approvals")]
+    kept = [key for key in contents(store) if "n3" in key or key.startswith("policies")]
     s3_server.age(store.uri)
 
     killed(mlflow_context, COLLECT, point)

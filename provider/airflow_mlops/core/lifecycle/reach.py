@@ -2,8 +2,8 @@
 
 Starting from the roots (ledger, versions that a rollback can reach, what is young, and every document of a kind that
 is never collected), whatever a kept document names is kept: an object by its URI, a content by its digest. So a new
-kind of record (an approval, a policy's memory, a reference profile) keeps what it names without a word here, as long
-as it is JSON outside the folders of :data:`COLLECTED`.
+kind of record (a policy's memory, a reference profile) keeps what it names without a word here, as long as it is JSON
+outside the folders of :data:`COLLECTED` and :data:`NO_ROOTS`.
 """
 
 from __future__ import annotations
@@ -297,7 +297,8 @@ def _reach_version(context: StepContext, walk: _Walk, key: str) -> None:
 
 def _mark_reports(inventory: Inventory, found: Reach) -> None:
     for keys in inventory.reports.values():
-        if inventory.recent(*keys):
+        # The card of a released version is shown for as long as the ledger speaks of it.
+        if inventory.recent(*keys) or any(key.endswith("/card.html") for key in keys):
             found.keys.update(keys)
 
 

@@ -94,6 +94,20 @@ def test_what_a_rollback_can_reach_stays_with_its_data_row_keys_and_evidence(con
     assert entry["version"] == 1
 
 
+def test_decisions_and_cards_stay_and_keep_no_data(context, version, snapshot, aged, store):
+    named = snapshot("named")
+    store.put_json("approvals/churn/1.json", {"request": {"data": named.digest}})
+    version(promote=True)
+    store.put_json("cards/churn/1/card.json", {"data": named.digest})
+    aged(days=1000)
+
+    found = keys(planned(context, keep_rollback=0))
+
+    assert data_key(named.digest) in found
+    assert not any(key.startswith(("approvals/", "cards/")) or key.endswith("card.html") for key in found)
+    assert any(key.endswith("/card.html") for key in store.keys("reports"))
+
+
 def test_keep_rollback_gives_up_the_data_of_older_versions_and_keeps_their_evidence(context, version, aged):
     refs = [version(promote=True) for _ in range(3)]
     aged(days=100)
@@ -161,7 +175,7 @@ def test_a_registry_that_does_not_know_the_model_deletes_nothing(context, versio
 
 def test_documents_of_kinds_to_come_keep_what_they_name(context, snapshot, aged, store):
     named, by_uri = snapshot("named"), snapshot("uri", [9])
-    store.put_json("approvals/1.json", {"waits_for": [{"digest": named.digest}]})
+    store.put_json("policies/1.json", {"waits_for": [{"digest": named.digest}]})
     store.put_json("profiles/churn.json", {"data": by_uri.uri})
     aged(days=1000)
 
@@ -236,7 +250,7 @@ def test_what_is_named_by_the_time_it_is_deleted_is_put_back(context, snapshot, 
 
     def name_it(name: str) -> None:
         if name == "gc.deleted":
-            store.put_json("approvals/1.json", {"dataset": ref.to_dict()})
+            store.put_json("policies/1.json", {"dataset": ref.to_dict()})
 
     monkeypatch.setattr("airflow_mlops.core.lifecycle.sweep.crash_point", name_it)
     record = collect(context, limits_of(), by="ana")
@@ -281,7 +295,7 @@ def test_a_missing_object_is_not_in_use(store):
 def test_a_store_that_was_moved_keeps_what_its_records_name(context, version, snapshot, aged, store, tmp_path):
     ref = version(promote=True)
     wide = snapshot("wide", **{f"c{i}": [1, 2, 3] for i in range(120)})
-    store.put_json("approvals/1.json", {"dataset": wide.to_dict()})
+    store.put_json("policies/1.json", {"dataset": wide.to_dict()})
     aged(days=1000)
     store.root.rename(tmp_path / "moved")
     moved = dataclasses.replace(context, store=LocalStore(tmp_path / "moved"))
