@@ -238,18 +238,19 @@ class Stack:
         found = json.loads(self.engine.command("inspect", *names).stdout)
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
-    def leftovers(self) -> list[str]:
-        """Return the containers, networks and volumes that are there."""
+    def leftovers(self) -> list[tuple[str, str]]:
+        """Return the kinds and names of the containers, networks and volumes that are there."""
         label = f"label=com.docker.compose.project={self.project}"
-        kinds = {"container": ("ps", "--all"), "network": ("network", "ls"), "volume": ("volume", "ls")}
+        kinds = {"container": ["ls", "--all"], "network": ["ls"], "volume": ["ls"]}
         return [
-            f"{kind} {name}"
+            (kind, name)
             for kind, command in kinds.items()
-            for name in self.engine.command(*command, "--quiet", "--filter", label).stdout.split()
+            for name in self.engine.command(kind, *command, "--quiet", "--filter", label).stdout.split()
         ]
 
     def remove(self) -> None:
-        """Leave nothing of it."""
-        self.run("docker-compose", "down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+        """Leave nothing of it, whatever state it is in."""
+        for kind, name in self.leftovers():
+            self.engine.command(kind, "rm", *(["--force"] if kind != "network" else []), name)
         for image in (f"{REPOSITORY}-mlops:{self.project}", f"{REPOSITORY}-s3:{self.project}"):
             self.run("docker", "rmi", "--force", image, check=False)
