@@ -107,7 +107,15 @@ def _namespace_folder(top: str) -> Path | None:
 
 
 def _is_installed(file: Path | None) -> bool:
-    return file is not None and any(part in _INSTALLED for part in file.parts)
+    if file is None:
+        return False
+    return any(part in _INSTALLED for part in file.parts) or any(map(_has_distributions, file.parents))
+
+
+@functools.cache
+def _has_distributions(folder: Path) -> bool:
+    """Return whether an installer put libraries into a folder, as ``pip install --target`` does wherever it is told."""
+    return any(folder.glob("*.dist-info/RECORD"))
 
 
 def imports_in(source: str, module: str, *, package: bool) -> list[str]:

@@ -58,6 +58,19 @@ def train_of(project: Path):
 
 
 class TestSources:
+    def test_libraries_that_pip_put_into_a_folder_of_its_own(self, project, monkeypatch) -> None:
+        """``pip install --target``: what stands beside the metadata of distributions is theirs, not the user's."""
+        libraries = project / "vendor"
+        (libraries / "vendored").mkdir(parents=True)
+        (libraries / "vendored" / "__init__.py").write_text("import prices\n")
+        (libraries / "vendored-1.0.dist-info").mkdir()
+        (libraries / "vendored-1.0.dist-info" / "RECORD").write_text("vendored/__init__.py,,\n")
+        monkeypatch.syspath_prepend(libraries)
+        (project / "shop" / "clean.py").write_text("import vendored\ndef go(X):\n    return X\n")
+        found = sources_of([train_of(project).__module__])
+        assert "vendored" in found.third_party
+        assert set(found.own) == {"shop", "prices"}
+
     def test_imports_are_followed_without_running_them(self, project):
         found = sources_of(["shop.train"])
         assert {name: path.name for name, path in found.own.items()} == {"shop": "shop", "prices": "prices.py"}
