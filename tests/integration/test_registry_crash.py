@@ -72,7 +72,7 @@ def test_register_killed_and_tried_again(point, mlflow_context, log_model, tmp_p
     assert run_step(what) == ref
 
 
-@pytest.mark.parametrize("point", CRASH_POINTS["promote_model"])
+@pytest.mark.parametrize("point", [*CRASH_POINTS["promote_model"], *CRASH_POINTS["model_card"]])
 def test_promote_killed_and_tried_again(point, mlflow_context, log_model, tmp_path):
     for number in (1, 2):
         register_model(mlflow_context, model=log_model(str(number)), model_name=NAME)

@@ -133,7 +133,7 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
     first, second, third = (trained(context, frame, noise) for noise in (0.5, 0.1, 0.9))
 
     airflow = Airflow(tmp_path / "home", dags)
-    with airflow.running():
+    with airflow.running(timeout=600):
         for dag in ("churn_approved", "churn_back", "churn_to_production"):
             airflow.wait_for_dag(dag)
         releases = Releases(airflow, tmp_path / "customers.parquet")

@@ -51,8 +51,8 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "promote.move_claimed",
         "promote.alias_moved",
         "promote.outcome_written",
-        "promote.card_stored",
     ),
+    "model_card": ("promote.card_stored",),
     # A rollback is a move as a promotion is.
     "rollback_model": (
         "promote.intent_written",
