@@ -87,7 +87,7 @@ def archive_models(
 
 
 def _archives(entry: Entry) -> bool:
-    return entry.intent["action"] == "archive" and entry.state != "void"
+    return bool(entry.intent.get("archived")) and entry.state != "void"
 
 
 def _of(entry: Entry) -> Plan:

@@ -98,7 +98,7 @@ class Entry:
         return LedgerEntry.from_dict(whole)
 
     def __str__(self) -> str:
-        if self.intent["action"] == "archive":
+        if self.intent.get("archived"):
             numbers = ", ".join(map(str, self.intent["archived"]["versions"]))
             return f"entry {self.seq} (archival of {numbers} by {self.intent.get('by') or self.key or 'somebody'})"
         who = self.intent.get("by") or self.key or "somebody"

@@ -229,7 +229,7 @@ def _apply(
     if ledger.read(entry.seq).outcome is not None:
         return False
     crash_point("promote.move_claimed")
-    if entry.intent["action"] == "archive":
+    if entry.intent.get("archived"):
         _archive(ledger, model, entry, log)
     else:
         model.point(entry.alias, entry.version)
