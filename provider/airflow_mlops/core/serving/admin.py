@@ -88,3 +88,12 @@ def stats(folder: Path) -> dict[str, dict[str, SlotStats]]:
                 errors=number["hrsp_5xx"] + number["econ"] + number["eresp"],
             )
     return found
+
+
+def process(folder: Path) -> str:
+    """Return the id of the process that answers; it is another one once a new configuration was taken.
+
+    :raises CannotReachError: if no gateway answers.
+    """
+    lines = call(folder, "show info").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("Pid:")), "")

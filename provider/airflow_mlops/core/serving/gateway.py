@@ -106,13 +106,19 @@ class Gateway:
         :raises CannotReachError: if no gateway runs; it will do what is wanted when it starts.
         """
         with self._locked(".lock"):
-            wanted = {**self.slots(), server: {name: slots.get(name, Slot()) for name in SLOTS}}
-            if wanted != self.slots():
+            before = self.slots()
+            wanted = {**before, server: {name: slots.get(name, Slot()) for name in SLOTS}}
+            if wanted != before:
                 known = {name: {key: asdict(one) for key, one in each.items()} for name, each in wanted.items()}
                 self._write("servers.json", json.dumps(known, indent=1, sort_keys=True))
             self._render()
             running = admin.stats(self.folder)
-            if backend_of(server) not in running:
+            # A name cannot be given to a slot at run time, an address can.
+            moved = self.settings.resolver and any(
+                slot.address and slot.address != before.get(server, {}).get(name, Slot()).address
+                for name, slot in wanted[server].items()
+            )
+            if moved or backend_of(server) not in running:
                 self._reload(server)
                 running = admin.stats(self.folder)
             # Who is to get requests first, or there would be a moment with nobody.
@@ -128,32 +134,25 @@ class Gateway:
 
     def _tell(self, name: str, slot: Slot, now: admin.SlotStats) -> None:
         commands = []
-        if slot.address and slot.address != now.address:
+        if slot.address and slot.address != now.address and not self.settings.resolver:
             host, _, port = slot.address.rpartition(":")
-            by_name = self.settings.resolver and not host.replace(".", "").isdigit()
-            commands += [f"set server {name} state maint"]
-            commands += [
-                f"set server {name} {'fqdn' if by_name else 'addr'} {host}" + ("" if by_name else f" port {port}")
-            ]
+            commands += [f"set server {name} state maint", f"set server {name} addr {host} port {port}"]
         commands += [f"set server {name} weight {slot.weight}"] if slot.address else []
         commands += [f"set server {name} state {slot.state}"]
         for command in commands:
             answer = admin.call(self.folder, command)
-            # HAProxy says nothing, or what it changed.
-            if (
-                answer
-                and not answer.startswith(("IP changed", "no need to change", "port changed"))
-                and "changed" not in answer
-            ):
+            # It says nothing, or what it has changed.
+            if answer and "changed" not in answer and "no need to change" not in answer:
                 raise CannotReachError(f"the gateway in {self.folder} refuses {command!r}: {answer}", command=command)
 
     def _reload(self, server: str) -> None:
         """Have the gateway read its configuration; connections are handed over."""
+        before = admin.process(self.folder)
         admin.call(self.folder, "reload", "master.sock")
         end = time.monotonic() + AWAY_SECONDS
         while time.monotonic() < end:
             with contextlib.suppress(CannotReachError):
-                if backend_of(server) in admin.stats(self.folder):
+                if admin.process(self.folder) != before and backend_of(server) in admin.stats(self.folder):
                     return
             time.sleep(0.05)
         raise CannotReachError(
@@ -246,3 +245,20 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
                 f"    server {name} {address} weight {slot.weight} check inter 1s fall 3 rise 1{by_name}{disabled}"
             )
     return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make a gateway's folder, so that HAProxy can start in it: ``FOLDER [--bind ...] [--resolver ...]``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m airflow_mlops.core.serving.gateway", description=main.__doc__)
+    parser.add_argument("folder", help="the gateway's folder; what is deployed already stays")
+    parser.add_argument("--bind", default=Settings.bind, help=f"HAProxy's bind (default: {Settings.bind})")
+    parser.add_argument("--timeout", type=int, default=Settings.timeout, help="seconds that a model may take")
+    parser.add_argument("--resolver", default="", help="name server that knows the models, such as 127.0.0.11:53")
+    given = parser.parse_args(arguments)
+    Gateway(given.folder, Settings(bind=given.bind, timeout=given.timeout, resolver=given.resolver))
+
+
+if __name__ == "__main__":
+    main()
