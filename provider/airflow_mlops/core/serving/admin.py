@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from airflow_mlops.core.errors import CannotReachError
 
 #: Seconds that the gateway may take to answer.
 TIMEOUT = 5.0
+#: Seconds for which it may refuse.
+MOMENT = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def call(folder: Path, command: str, name: str = "admin.sock") -> str:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
-            connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+            _connect(connection, f"/proc/self/fd/{descriptor}/{name}")
             connection.sendall(command.encode() + b"\n")
             answer = b""
             while block := connection.recv(1 << 16):
@@ -63,6 +66,18 @@ def call(folder: Path, command: str, name: str = "admin.sock") -> str:
         if descriptor is not None:
             os.close(descriptor)
     return answer.decode("utf-8", "replace").strip()
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """Connect; a gateway that is taking a new configuration refuses for a moment."""
+    end = time.monotonic() + MOMENT
+    while True:
+        try:
+            return connection.connect(path)
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def stats(folder: Path) -> dict[str, dict[str, SlotStats]]:

@@ -198,6 +198,8 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
         # The paths are relative to the folder, in which the gateway runs.
         "    stats socket unix@admin.sock mode 660 level admin expose-fd listeners",
         "    stats timeout 30s",
+        # Or two gateways could listen at one port, and share the requests.
+        "    noreuseport",
         "    hard-stop-after 10m",
         "defaults",
         "    mode http",

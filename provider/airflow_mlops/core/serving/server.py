@@ -89,7 +89,9 @@ def _serve(app: Any, job: dict[str, Any]) -> None:
         timeout_graceful_shutdown=int(job.get("grace") or 60),
     )
     server = uvicorn.Server(settings)
-    log.info("%s serves", job["identity"])
+    known = job["identity"]
+    version = f"/{known['version']}" if known.get("version") else ""
+    log.info("Deployment %s to %s serves %s%s", known["deployment"], known["server"], known["model"], version)
     server.run(sockets=[socket.socket(fileno=int(job["fd"]))] if "fd" in job else None)
 
 

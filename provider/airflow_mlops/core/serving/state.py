@@ -38,10 +38,11 @@ def check_server(name: Any) -> str:
 
     :raises SpecError: for one that cannot stand in an address and in the gateway's configuration.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,47}", name):
+    # The gateway answers for itself at /gateway.
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,47}", name) or name == "gateway":
         raise SpecError(
-            f"server must be a name of small letters, digits, '-' and '_', at most 48, as it is part of an address; "
-            f"got {name!r}"
+            f"server must be a name of small letters, digits, '-' and '_', at most 48, and not 'gateway', as it is "
+            f"part of an address; got {name!r}"
         )
     return name
 

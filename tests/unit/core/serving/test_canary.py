@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Behaviour, Killed
+from servers.serving import Behaviour, Killed
 
 #: So short that a test can wait for it; ``min_rows`` is 0 because these servers capture nothing.
 CANARY = {

@@ -10,8 +10,7 @@ import pytest
 
 from airflow_mlops.core.errors import CannotReachError, ConflictError
 from airflow_mlops.core.faults import CRASH_POINTS
-
-from .conftest import Behaviour, Killed
+from servers.serving import Behaviour, Killed
 
 
 class TestReplace:
