@@ -32,9 +32,9 @@ class Model(PythonModel):
             time.sleep(0.3)
         if served and KIND == "crash":
             os._exit(9)
-        if served and KIND == "late_crash" and Model.calls > 70:
+        if served and KIND == "late_crash" and Model.calls > 8:
             os._exit(9)
-        if served and KIND == "late_wrong" and Model.calls > 60:
+        if served and KIND == "late_wrong" and Model.calls > 8:
             return (model_input["a"] * 2 + VALUE + 1).tolist()
         return (model_input["a"] * 2 + VALUE).tolist()
 

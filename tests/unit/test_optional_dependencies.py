@@ -82,6 +82,12 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ),
     ("register_model", ("mlflow",), {"model": "models:/m-1", "model_name": "m"}, "mlflow"),
     ("promote_model", ("mlflow",), {"model": "models:/m/1", "alias": "champion"}, "mlflow"),
+    (
+        "deploy_model",
+        ("mlflow",),
+        {"model": "models:/m/1", "server": "m", "place": {"backend": "docker", "gateway": "/g", "image": "i"}},
+        "mlflow",
+    ),
     ("rollback_model", ("mlflow",), {"model_name": "m"}, "mlflow"),
     ("archive_models", ("mlflow",), {"model_name": "m"}, "mlflow"),
     ("request_approval", ("mlflow",), {"model": "models:/m/1"}, "mlflow"),
@@ -133,6 +139,7 @@ from airflow_mlops.operators.evaluation import EvaluateModelOperator
 from airflow_mlops.operators.registry import (
     ApproveModelOperator, ArchiveModelsOperator, PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
 )
+from airflow_mlops.operators.serving import DeployModelOperator
 from airflow_mlops.operators.training import TrainModelOperator
 
 with DAG("d", schedule=None) as dag:
@@ -145,9 +152,10 @@ with DAG("d", schedule=None) as dag:
     PromoteModelOperator(task_id="promote", model=version.output, alias="champion", evidence=[approval.output])
     RollbackModelOperator(task_id="back", model_name="m")
     ArchiveModelsOperator(task_id="archive", model_name="m")
+    DeployModelOperator(task_id="deploy", model=version.output, server="m")
 print(len(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict))
 """
-    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "9"
+    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "10"
 
 
 def test_a_hook_says_it_too(tmp_path: Path) -> None:
