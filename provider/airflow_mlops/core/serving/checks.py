@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.core import models
 from airflow_mlops.core.errors import CannotReachError, MlopsError, NotFoundError
 from airflow_mlops.core.serving import offline
 from airflow_mlops.core.serving.client import ServerClient
 from airflow_mlops.core.serving.state import Deployment
+from airflow_mlops.core.vocabulary import ModelRef
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +55,8 @@ def run(context: StepContext, deployment: Deployment, address: str, copy: Path) 
 
 def held_out(context: StepContext, model: dict[str, Any]) -> pandas.DataFrame | None:
     """Return some rows that the model was not trained on, if they are in the store."""
-    dataset = model.get("test_dataset") or {}
+    known = models.recorded(context, ModelRef.from_dict({**model, "kind": "model"})) or {}
+    dataset = (known.get("ref") or {}).get("test_dataset") or {}
     key = context.store.key_of(str(dataset.get("uri") or "")) if dataset.get("format") == "parquet" else None
     if key is None:
         return None

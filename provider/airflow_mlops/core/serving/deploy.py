@@ -19,8 +19,8 @@ from airflow_mlops.core.vocabulary import ModelRef, Report
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
 
-#: Fields of a model's ref that an intent keeps.
-MODEL_FIELDS = ("uri", "name", "version", "run_id", "model_id", "digest", "test_dataset", "code")
+#: Fields of a model's ref that an intent keeps. Not its data: what a record names is never collected as garbage.
+MODEL_FIELDS = ("uri", "name", "version", "run_id", "model_id", "digest")
 #: Seconds between two looks at what another process carries out.
 LOOK_SECONDS = 1.0
 #: Seconds that the gateway or the engine may be away while a deployment is carried out.

@@ -17,7 +17,7 @@ from airflow_mlops.core.vocabulary import ModelRef
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
 
-#: Times that a live model's server is started again, without a pause that grows.
+#: Lines of a server's log that an error repeats.
 LAST_LINES = 12
 
 

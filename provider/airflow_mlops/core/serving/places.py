@@ -37,7 +37,7 @@ class Place:
 
     :param backend: ``processes`` or ``docker``.
     :param gateway: of ``docker``: the gateway's folder as this process sees it.
-    :param address: how clients reach the gateway, such as ``http://127.0.0.1:8600``; of ``processes`` the process that
+    :param url: how clients reach the gateway, such as ``http://127.0.0.1:8600``; of ``processes`` the process that
         owns it says so.
     :param image: of ``docker``: the image that the models run in; it has MLflow and what they import.
     :param network: of ``docker``: the network that gateway and servers share, where they know each other by name;
