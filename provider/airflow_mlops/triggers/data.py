@@ -16,6 +16,7 @@ from airflow_mlops.core.data.arrivals import Files, Watermark
 from airflow_mlops.core.data.places import is_s3
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.vocabulary import parse_duration
+from airflow_mlops.triggers import watermark
 
 if TYPE_CHECKING:
     from airflow_mlops.core.s3 import S3Access
@@ -195,7 +196,7 @@ class NewDataEventTrigger(BaseEventTrigger):
                     yield TriggerEvent(found)  # type: ignore[no-untyped-call]
                     since, before = Watermark.of(found), files
                     # After the event: killed between the two, it is told of once more, under the same id.
-                    await self._save(since)
+                    await watermark.save(self, WATERMARK, self._place(), since.to_dict())
                 elif before is None:
                     if arrivals.identity_of(self.source, files.values()) == since.id:
                         before = files
@@ -211,30 +212,11 @@ class NewDataEventTrigger(BaseEventTrigger):
             await asyncio.sleep(self.poll_interval)
 
     async def _load(self) -> Watermark:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
-            return Watermark()
         try:
-            if hasattr(store, "aget"):
-                value = await store.aget(WATERMARK)
-            else:
-                value = await asyncio.to_thread(store.get, WATERMARK)
-            return Watermark.of((value or {}).get(self._place()))
-        except Exception as error:
-            log.warning("what was seen cannot be read (%s): what is there is told of again", type(error).__name__)
+            return Watermark.of(await watermark.load(self, WATERMARK, self._place()))
+        except SpecError as error:
+            log.warning("what was seen cannot be read (%s): what is there is told of again", error)
             return Watermark()
-
-    async def _save(self, mark: Watermark) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is None:
-            return
-        try:
-            if hasattr(store, "aset"):
-                await store.aset(WATERMARK, {self._place(): mark.to_dict()})
-            else:
-                await asyncio.to_thread(store.set, WATERMARK, {self._place(): mark.to_dict()})
-        except Exception as error:
-            log.warning("what was seen cannot be kept (%s): a restart tells of it again", type(error).__name__)
 
     def _place(self) -> str:
         """Return what the watermark is of: with another source it does not count."""

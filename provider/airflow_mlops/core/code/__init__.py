@@ -1,0 +1,1 @@
+"""Code of users: git repositories, their commits, and working copies of them."""
