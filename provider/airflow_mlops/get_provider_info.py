@@ -155,6 +155,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "MLOps",
                 "python-modules": [
                     "airflow_mlops.operators.approval",
+                    "airflow_mlops.operators.code",
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.evaluation",
                     "airflow_mlops.operators.registry",
@@ -166,13 +167,18 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [
             {
                 "integration-name": "MLOps",
-                "python-modules": ["airflow_mlops.sensors.data", "airflow_mlops.sensors.serving"],
+                "python-modules": [
+                    "airflow_mlops.sensors.code",
+                    "airflow_mlops.sensors.data",
+                    "airflow_mlops.sensors.serving",
+                ],
             }
         ],
         "triggers": [
             {
                 "integration-name": "MLOps",
                 "python-modules": [
+                    "airflow_mlops.triggers.code",
                     "airflow_mlops.triggers.data",
                     "airflow_mlops.triggers.docker",
                     "airflow_mlops.triggers.serving",
@@ -183,6 +189,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLOps",
                 "python-modules": [
+                    "airflow_mlops.hooks.git",
                     "airflow_mlops.hooks.model_server",
                     "airflow_mlops.hooks.s3",
                     "airflow_mlops.hooks.sql",

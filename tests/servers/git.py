@@ -35,7 +35,7 @@ class Repository:
         return done.stdout.strip()
 
     def commit(self, subject: str, **files: str) -> str:
-        """Write files (``__`` in a name stands for a slash, ``_`` before the ending for a dot), commit, and return the sha."""
+        """Write files, commit, and return the sha; ``pkg__mod_py`` is ``pkg/mod.py``."""
         for name, text in (files or {"count_txt": subject}).items():
             path = self.folder / name.replace("__", "/").replace("_txt", ".txt").replace("_py", ".py")
             path.parent.mkdir(parents=True, exist_ok=True)

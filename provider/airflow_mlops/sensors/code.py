@@ -25,8 +25,8 @@ class CodeChangeSensor(BaseSensorOperator):
     """Wait until a git ref has a commit that was not seen before.
 
     Returns the newest one: ``id`` and ``sha``, ``ref``, ``repository``, ``previous``, ``author``, ``committed_at``,
-    ``subject``, ``forced`` (the ref was rewritten), and ``commits``: how many came and the last 20 shas. It can be given
-    as ``since`` to the next run.
+    ``subject``, ``forced`` (the ref was rewritten), and ``commits``: how many came and the last 20 shas. It can be
+    given as ``since`` to the next run.
 
     :param repository: URL, ``git@host:path`` or path; default: the connection's host. A relative path is looked up in
         the DAG bundle. (templated)

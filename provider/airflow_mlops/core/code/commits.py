@@ -1,8 +1,8 @@
 """Which commits a git ref has that were not told of before.
 
-A look at a ref costs one answer of the server. Only when it has moved is its history read, shallow and, where the server
-can, without files. A commit counts once it stands on the ref's own line (its first parents): a branch that is merged
-counts by its merge.
+A look at a ref costs one answer of the server. Only when it has moved is its history read, shallow and, where the
+server can, without files. A commit counts once it stands on the ref's own line (its first parents): a branch that is
+merged counts by its merge.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _KEPT = ("GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_EXEC_PATH", "GIT_SSH", "GIT_SS
 _USER, _PASSWORD, _PASSPHRASE = "MLOPS_GIT_USER", "MLOPS_GIT_PASSWORD", "MLOPS_GIT_PASSPHRASE"
 #: Answers with what the environment holds; git asks it for the one server that it is configured for.
 _HELPER = f'!f() {{ test "$1" = get && echo "username=${_USER}" && echo "password=${_PASSWORD}"; }}; f'
-_ABSENT = r"repository '.*' not found|returned error: 404|does not appear to be a git repository|Repository not found|No such file"
+_ABSENT = r"[Rr]epository ('.*' )?not found|returned error: 404|does not appear to be a git repository|No such file"
 _REFUSED = r"Authentication failed|could not read (Username|Password)|Permission denied|returned error: 40[13]"
 
 
@@ -133,7 +133,9 @@ def access_of(url: str, **known: object) -> GitAccess:
     """
     text = str(url or "").strip()
     if not text or text.startswith("-") or re.search(r"[\x00-\x1f]", text):
-        raise SpecError(f"a repository is a URL, git@host:path or the path of a folder, got {strip_credentials(text)!r}")
+        raise SpecError(
+            f"a repository is a URL, git@host:path or the path of a folder, got {strip_credentials(text)!r}"
+        )
     if "::" in text.partition("/")[0] or ("://" in text and text.partition("://")[0].lower() not in _PROTOCOLS):
         raise SpecError(
             f"{strip_credentials(text)!r} is none of {', '.join(f'{one}://' for one in _PROTOCOLS)}, git@host:path and "

@@ -118,10 +118,12 @@ def test_refs_by_every_name(repository: Repository, access: GitAccess) -> None:
     repository.git("tag", "--annotate", "--message", "a release", "v1")
     for ref in ("HEAD", "main", "light", "v1", "refs/heads/main", "refs/tags/v1"):
         news = commits.look(access, ref, Seen())
-        assert news.tip and news.tip.sha == sha, ref
+        assert news.tip, ref
+        assert news.tip.sha == sha, ref
         assert [commit.sha for commit in news.commits] == [sha], ref
     head = commits.tip_of(access, "HEAD")
-    assert head and head.ref == "refs/heads/main"
+    assert head
+    assert head.ref == "refs/heads/main"
     repository.git("checkout", "--quiet", "--detach")
     repository.git("branch", "--delete", "--force", "main")
     assert commits.look(access, "main", Seen(sha, (sha,))) == News(None), "deleted"
@@ -232,7 +234,11 @@ def test_nothing_is_left_behind(repository: Repository, access: GitAccess, tmp_p
 
 def test_keys_for_ssh_are_private_files_for_as_long_as_git_runs() -> None:
     access = access_of(
-        "git@example.com:team/project.git", private_key="KEY", passphrase="pass phrase", port=2222, proxy_command="nc %h"
+        "git@example.com:team/project.git",
+        private_key="KEY",
+        passphrase="pass phrase",
+        port=2222,
+        proxy_command="nc %h",
     )
     with access.environment() as environment:
         words = environment["GIT_SSH_COMMAND"]
@@ -252,7 +258,7 @@ def test_keys_for_ssh_are_private_files_for_as_long_as_git_runs() -> None:
     "url", ["", "-upload-pack=touch x", "ext::sh -c 'touch x'", "ftp://example.com/x", "http://a/b\nc"]
 )
 def test_what_is_no_repository(url: str) -> None:
-    with pytest.raises(SpecError, match="repository|none of"):
+    with pytest.raises(SpecError, match=r"repository|none of"):
         access_of(url)
 
 
