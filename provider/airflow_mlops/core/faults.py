@@ -79,6 +79,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
     "roll_back_deployment": ("deploy.rolling_back",),
     "write_to_s3": ("s3.part_sent", "s3.uploaded", "s3.published"),
     "checkout_code": ("code.fetched", "code.installed"),
+    "build_image": ("image.built",),
     "docker_runtime": ("docker.created", "docker.started", "docker.ended", "docker.removed"),
     "collect_garbage": ("gc.planned", "gc.copied", "gc.deleted", "gc.rechecked", "gc.purged"),
     "erase_rows": ("erase.published", "erase.keys_rewritten", "erase.recorded", "erase.deleted"),

@@ -96,7 +96,7 @@ class CheckoutCodeOperator(BaseOperator):
             access = GitAccessHook(self.git_conn_id or None, repository).access
             commit = self._commit(context, access)
             self._act(context, commit)
-            folder = self._folder()
+            folder = code_folder(self.folder)
             log.info("%s: %s", commit["sha"], commit.get("subject") or "asked for by its sha")
             path = checkout.checkout(access, commit["sha"], commit["ref"], folder / "commits", log)
             wanted = self.requirements or ""
@@ -162,14 +162,16 @@ class CheckoutCodeOperator(BaseOperator):
             )
         log.info("The run %s has acted on this commit; here it is again, as was asked for", other)
 
-    def _folder(self) -> Path:
-        from airflow_mlops import backend
 
-        if self.folder:
-            return Path(self.folder).expanduser().absolute()
-        if backend.name() == "embedded":
-            return backend.home() / "code"
-        return Path(os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow"), "mlops", "code").absolute()
+def code_folder(folder: str | None) -> Path:
+    """Return where working copies and environments are on this worker."""
+    from airflow_mlops import backend
+
+    if folder:
+        return Path(folder).expanduser().absolute()
+    if backend.name() == "embedded":
+        return backend.home() / "code"
+    return Path(os.environ.get("AIRFLOW_HOME") or os.path.expanduser("~/airflow"), "mlops", "code").absolute()
 
 
 def told_commits(context: Context) -> list[dict[str, Any]]:

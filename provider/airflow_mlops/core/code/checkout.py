@@ -67,6 +67,11 @@ def checkout(access: GitAccess, sha: str, ref: str, folder: Path, log: logging.L
     return place
 
 
+def untracked(place: Path) -> frozenset[str]:
+    """Return the files below a folder of a working copy that its commit does not have, relative to the folder."""
+    return frozenset(git(None, "ls-files", "-z", "--others", "--", ".", cwd=place).split("\0")) - {""}
+
+
 def _fetch(access: GitAccess, sha: str, ref: str, place: Path) -> None:
     git(None, "init", "--quiet", ".", cwd=place)
     git(None, "remote", "add", "origin", access.url, cwd=place)
