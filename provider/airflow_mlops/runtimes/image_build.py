@@ -171,7 +171,7 @@ def pack(wanted: Build, archive: IO[bytes]) -> str:
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in names:
             path = wanted.folder / name
-            entry = tar.gettarinfo(str(path), arcname=name)
+            entry: Any = tar.gettarinfo(str(path), arcname=name)
             if entry is None:
                 continue  # a socket
             entry.uid = entry.gid = entry.mtime = 0
