@@ -68,6 +68,8 @@ class TrainModelOperator(LongOperator):
         without pickle is stored with it; the model's tag ``mlops.trust`` says so. (templated)
     :param trusted_types: types that the model may contain beside those of scikit-learn, NumPy, SciPy, pandas, XGBoost,
         LightGBM and your own packages, such as ``["catboost.core.CatBoostClassifier"]``. (templated)
+    :param code: where the code comes from, for the model's record: the ref of a ``CheckoutCodeOperator``, of a
+        ``BuildImageOperator``, or a list of both. Code that runs from another commit is refused. (templated)
     :param reuse: whether a cleared task with nothing changed returns the earlier model; False trains again.
     :raises ValueError: in the constructor, unless one of ``trainer``, ``command`` and ``notebook`` is given, and for a
         role, trainer, command or ``trust`` that cannot be.
@@ -95,12 +97,13 @@ class TrainModelOperator(LongOperator):
         "tags",
         "trust",
         "trusted_types",
+        "code",
         "reuse",
     )
     needs_mlflow = True
     template_fields: Sequence[str] = (*(a for a in step_arguments if a != "reuse"), *LONG_FIELDS)
     template_fields_renderers = dict.fromkeys(
-        ("dataset", "hyperparameters", "roles", "split", "test_dataset", "tags"), "json"
+        ("code", "dataset", "hyperparameters", "roles", "split", "test_dataset", "tags"), "json"
     )
     operator_extra_links = (MLflowRunLink(),)
 
@@ -127,6 +130,7 @@ class TrainModelOperator(LongOperator):
         tags: dict[str, Any] | None = None,
         trust: str | None = None,
         trusted_types: list[str] | None = None,
+        code: Any = None,
         reuse: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -166,6 +170,7 @@ class TrainModelOperator(LongOperator):
         self.tags = tags
         self.trust = trust
         self.trusted_types = trusted_types
+        self.code = code
         self.reuse = reuse
 
     def arguments(self, context: Context) -> dict[str, Any]:
@@ -174,7 +179,7 @@ class TrainModelOperator(LongOperator):
         paths = {name: resolve_path(context, getattr(self, name)) for name in named}
         if self.command and not paths["cwd"]:
             paths["cwd"] = _home_of(self.command, roots(context))
-        return {**super().arguments(context), **paths, **self.functions}
+        return {**super().arguments(context), **paths, **self.functions, "code": _origin(self.code)}
 
     def on_kill(self) -> None:
         """Stop the command or notebook with all that it started."""
@@ -197,6 +202,25 @@ def _check_command(command: Any) -> None:
         check_command(command)
     except SpecError as error:
         raise ValueError(error.message) from None
+
+
+def _origin(code: Any) -> dict[str, Any] | None:
+    """Return what the refs of a working copy and of an image say of where the code comes from.
+
+    :raises SpecError: for anything else.
+    """
+    found: dict[str, Any] = {}
+    for one in code if isinstance(code, (list, tuple)) else [code] if code else []:
+        kind = one.get("kind") if isinstance(one, dict) else None
+        if kind == "code":
+            found |= {"git_sha": one.get("sha"), "repository": one.get("repository")}
+        elif kind == "image":
+            found |= {"image": one.get("digest"), **({"git_sha": one["sha"]} if one.get("sha") else {})}
+        else:
+            raise SpecError(
+                "code must be the ref of a CheckoutCodeOperator, of a BuildImageOperator, or a list of both"
+            )
+    return found or None
 
 
 def _home_of(command: Any, folders: list[str]) -> str | None:

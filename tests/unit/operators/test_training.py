@@ -16,6 +16,7 @@ import pytest
 from airflow.sdk import DAG, task
 from sklearn.linear_model import LogisticRegression
 
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.decorators.training import TrainModelDecoratedOperator, train_model_task
 from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable
@@ -228,3 +229,15 @@ class TestCommand:
         killer.join()
         pid = int((script / "pid").read_text())
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_where_the_code_comes_from_is_what_a_checkout_and_a_build_say() -> None:
+    from airflow_mlops.operators.training import _origin
+
+    code = {"kind": "code", "sha": "a" * 40, "repository": "https://example.com/x.git"}
+    image = {"kind": "image", "sha": "a" * 40, "digest": "sha256:1"}
+    assert _origin(None) is None
+    assert _origin(code) == {"git_sha": "a" * 40, "repository": "https://example.com/x.git"}
+    assert _origin([code, image]) == {**(_origin(code) or {}), "image": "sha256:1"}
+    with pytest.raises(SpecError, match="ref of a CheckoutCodeOperator"):
+        _origin({"kind": "dataset"})

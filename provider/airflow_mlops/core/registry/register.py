@@ -211,6 +211,7 @@ def _tags(
         "mlops.digest": ref.digest,
         "mlops.dataset_digest": (ref.training or {}).get("dataset_digest"),
         "mlops.code_sha": (ref.code or {}).get("sha") or (ref.code or {}).get("git_sha"),
+        "mlops.image": (ref.code or {}).get("image"),
         "mlops.model_id": ref.model_id,
         "mlops.trust": (ref.code or {}).get("trust"),
         "mlops.adopted_from": (ref.code or {}).get("adopted_from"),

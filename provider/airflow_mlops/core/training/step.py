@@ -79,7 +79,7 @@ def train_model(
     :param trusted_types: types that the model may have beside those of scikit-learn, NumPy, SciPy, pandas, XGBoost,
         LightGBM and the user's own packages.
     :param reuse: give back the model of an earlier try of the same task with the same spec; False trains anew.
-    :param code: ``{"git_sha", "bundle_version"}`` where the caller knows them better than git.
+    :param code: ``{"git_sha", "repository", "image", "bundle_version"}`` where the caller knows them better than git.
     :raises SpecError: for arguments no run could use, a constant target, or a trainer or command that fails.
     :raises StoppedError: if the process of a command was stopped or killed.
     :raises EmptyDataError: if there are no rows to train or test on.
@@ -120,7 +120,7 @@ def train_model(
             log.info("Nothing changed since MLflow run %s: reusing its model %s", found["run_id"], found["uri"])
         return found
     data = rows.read(context.store, ref, str(wanted), parts, test_dataset, log, nullable)
-    origin = {**recipe.code(context), **{k: v for k, v in (code or {}).items() if v is not None}}
+    origin = _origin(recipe, context, code)
     all_tags = {**(tags or {}), **_tags(context, ref, str(wanted), recipe, origin, parts)}
     with (
         run.opened(name, all_tags, anew=recipe.begins_anew),
@@ -258,6 +258,22 @@ def _task(fitted: Any, part: rows.Part, prediction: Predictions) -> Any:
     return task_of(part.y, prediction)
 
 
+def _origin(recipe: Recipe, context: StepContext, code: dict[str, Any] | None) -> dict[str, Any]:
+    """Return where the code comes from: what git says, and what the caller knows.
+
+    :raises SpecError: if the code that ran is of another commit than the caller says.
+    """
+    own = recipe.code(context)
+    known = {k: v for k, v in (code or {}).items() if v is not None}
+    ran, said = own.get("git_sha"), known.get("git_sha")
+    if ran and said and ran != said:
+        raise SpecError(
+            f"the training code is at commit {ran} ({recipe.place}), not at {said}: have it imported from the working "
+            "copy, by runtime={'python': ..., 'code': [the working copy's path]}"
+        )
+    return {**own, **known}
+
+
 def _tags(
     context: StepContext, ref: DatasetRef, target: str, recipe: Recipe, code: dict[str, Any], split: dict[str, Any]
 ) -> dict[str, Any]:
@@ -274,6 +290,8 @@ def _tags(
         "mlops.git_dirty": None if code.get("dirty") is None else str(code["dirty"]).lower(),
         "mlflow.source.git.commit": code.get("git_sha"),
         "mlops.bundle_version": code.get("bundle_version"),
+        "mlops.repository": code.get("repository"),
+        "mlops.image": code.get("image"),
         "mlops.environment": json.dumps(recipe.environment, sort_keys=True),
         "mlops.environment_digest": recipe.environment["digest"],
         "mlops.seed": recipe.seed,

@@ -65,6 +65,19 @@ class TestResult:
         assert found["code"]["trainer"] == "shop_trainers:logistic"
         assert len(json.dumps(fit_xcom(found))) < 16_000
 
+    def test_code_of_another_commit_than_was_said_is_refused(self, train, mlflow_client, project):
+        git = ["git", "-C", str(project.folder), "-c", "user.name=t", "-c", "user.email=t@example.com"]
+        for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "one"]):
+            subprocess.run([*git, *command], check=True)
+        sha = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        with pytest.raises(SpecError, match="not at 0000"):
+            train(code={"git_sha": "0" * 40})
+        found = train(code={"git_sha": sha, "repository": "https://example.com/x.git", "image": "sha256:1"})
+        assert (found["code"]["git_sha"], found["code"]["image"]) == (sha, "sha256:1")
+        tags = mlflow_client.get_run(found["run_id"]).data.tags
+        assert (tags["mlops.git_sha"], tags["mlops.image"]) == (sha, "sha256:1")
+        assert tags["mlops.repository"] == "https://example.com/x.git"
+
     def test_the_test_rows_are_a_dataset_and_none_of_them_trained(self, train, mlflow_context):
         found = train()
         held = read_frame(mlflow_context.store, resolve(mlflow_context.store, found["test_dataset"]))
