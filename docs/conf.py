@@ -14,6 +14,8 @@ myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_class_signature = "separated"
+# What a constructor takes stands with its class; that of Airflow's own classes is not in our markup.
+autodoc_inherit_docstrings = False
 html_theme = "furo"
 html_title = "airflow-provider-mlops"
 exclude_patterns = ["_build"]
