@@ -17,7 +17,7 @@ from pathlib import Path
 from airflow_api import Api
 
 ROOT = Path(__file__).resolve().parents[1]
-PORTS = ("api", "worker_logs", "trigger_logs", "mlflow")
+PORTS = ("api", "worker_logs", "trigger_logs", "mlflow", "models")
 
 
 class Airflow(Api):

@@ -1,106 +1,34 @@
-"""`make demo`: MLOps level 1 on real flights, under a real scheduler, ending with what happened.
+"""`make demo`: MLOps levels 1 and 2 on real flights, under a real scheduler, ending with what happened.
 
-Three runs of ``dags/mlops_level_1.py`` and two releases by hand. The schedule starts the first run, on January and
-February 2013, whose model is promoted from the command line; with March a second one is trained and tested against
+Level 1: three runs of ``dags/mlops_level_1.py`` and two releases by hand. The schedule starts the first run, on January
+and February 2013, whose model is promoted from the command line; with March a second one is trained and tested against
 the champion, and promoted by the promotion DAG; an April file with broken columns must stop at validation.
+
+Level 2: three commits to a git repository; see :mod:`demo_level_2`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import demo_level_2 as level_2
 from airflow_home import ROOT, Airflow, stop_group
+from demo_runs import Run, scheduled, table, trigger
 
 DEMO = ROOT / ".demo"
 HOME = DEMO / "airflow"
+PROJECT = DEMO / "project"
 LANDING = HOME / "flights"  # the DAG's own default
 DAG = "mlops_level_1"
 MODEL = "flights_late"
-
-
-@dataclass
-class Run:
-    """One DAG run as it came out."""
-
-    title: str
-    state: str
-    seconds: float
-    tasks: dict[str, str]
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def metric(self, name: str) -> str:
-        """Return a figure of the model test, or a dash."""
-        value = (self.results.get("model.test") or {}).get("metrics", {}).get(name)
-        return f"{value:.3f}" if isinstance(value, float) else "–"
-
-    def verdict(self, task_id: str) -> str:
-        """Return ``passed``, ``failed`` or ``not run`` for a gate."""
-        report = self.results.get(task_id)
-        return "not run" if not report else "passed" if report["passed"] else "FAILED"
-
-    @property
-    def version(self) -> str:
-        """The registered version, or a dash."""
-        return str((self.results.get("model.register") or {}).get("version") or "–")
-
-
-def trigger(airflow: Airflow, dag_id: str, title: str, conf: dict[str, Any]) -> Run:
-    """Trigger a DAG, show its tasks as they end, and return what came of it."""
-    print(f"\n▶ {title}", flush=True)
-    run = airflow.api("POST", f"/dags/{dag_id}/dagRuns", {"conf": conf, "logical_date": None})
-    return follow(airflow, dag_id, run["dag_run_id"], title)
-
-
-def scheduled(airflow: Airflow, dag_id: str, title: str, timeout: float = 120) -> Run:
-    """Follow the run that the schedule makes as soon as a DAG is unpaused.
-
-    :raises RuntimeError: if there is none in time.
-    """
-    print(f"\n▶ {title}", flush=True)
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        runs = airflow.api("GET", f"/dags/{dag_id}/dagRuns?run_type=scheduled")["dag_runs"]
-        if runs:
-            return follow(airflow, dag_id, runs[0]["dag_run_id"], title)
-        time.sleep(0.5)
-    raise RuntimeError(f"the schedule made no run of {dag_id} within {timeout:.0f} s; see {airflow.log}")
-
-
-def follow(airflow: Airflow, dag_id: str, run_id: str, title: str) -> Run:
-    """Show a run's tasks as they end, and return what came of it."""
-    begun = time.monotonic()
-    path = f"/dags/{dag_id}/dagRuns/{run_id}"
-    tasks: dict[str, str] = {}
-    while True:
-        state = airflow.api("GET", path)["state"]
-        for task in airflow.api("GET", f"{path}/taskInstances")["task_instances"]:
-            name, now = task["task_id"], task["state"]
-            if now != tasks.get(name) and now in ("success", "failed", "upstream_failed", "up_for_retry", "skipped"):
-                print(f"    {name:<16} {now:<16} {task['duration'] or 0:5.1f} s", flush=True)
-            tasks[name] = now
-        if state in ("success", "failed"):
-            break
-        time.sleep(0.5)
-    run = Run(title, state, time.monotonic() - begun, tasks)
-    for name in tasks:
-        entries = airflow.api("GET", f"{path}/taskInstances/{name}/xcomEntries")["xcom_entries"]
-        if any(entry["key"] == "return_value" for entry in entries):
-            entry = airflow.api("GET", f"{path}/taskInstances/{name}/xcomEntries/return_value?deserialize=false")
-            value = entry["value"]
-            value = json.loads(value) if isinstance(value, str) else value
-            if isinstance(value, dict):
-                run.results[name] = value
-    return run
 
 
 def window(start: str, end: str) -> dict[str, Any]:
@@ -191,10 +119,8 @@ def summary(airflow: Airflow, runs: list[Run], seconds: float) -> None:
         )
         for run in runs
     ]
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    print("\nWhat happened\n")
-    for row in (heads, tuple("─" * width for width in widths), *rows):
-        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    print("\nLevel 1: what happened\n")
+    table(heads, rows)
     print("\nWho released what (airflow mlops history flights_late)\n")
     print("  " + airflow.cli("mlops", "history", MODEL).stdout.strip().replace("\n", "\n  "))
     print("\nReports\n")
@@ -203,7 +129,7 @@ def summary(airflow: Airflow, runs: list[Run], seconds: float) -> None:
             if result.get("report_uri"):
                 path = Path(unquote(urlsplit(result["report_uri"]).path))
                 print(f"  {name:<14} {result['summary']}\n  {'':<14} {path.relative_to(ROOT)}")
-    print(f"\nAll in {seconds:.0f} s. See it in Airflow's UI: make up")
+    print(f"\nLevel 1 took {seconds:.0f} s.")
 
 
 def up(airflow: Airflow) -> None:
@@ -211,7 +137,7 @@ def up(airflow: Airflow) -> None:
     mlflow = None
     database = HOME / "mlops" / "mlflow.db"
     try:
-        with airflow.running():
+        with airflow.running(), level_2.serving(airflow):
             if database.exists():
                 command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
                 command += ["--host", "127.0.0.1", "--port", str(airflow.ports["mlflow"]), "--workers", "1"]
@@ -243,6 +169,8 @@ def main() -> int:
     if not options.up:
         shutil.rmtree(DEMO, ignore_errors=True)
     airflow = Airflow(HOME, ROOT / "dags")
+    project = level_2.Project(PROJECT)
+    airflow.environment.update(level_2.environment(project))
     if options.up:
         up(airflow)
         return 0
@@ -252,7 +180,13 @@ def main() -> int:
         print(f"  up after {time.monotonic() - begun:.0f} s at {airflow.url}", flush=True)
         runs, release = story(airflow)
         summary(airflow, runs, time.monotonic() - begun)
-    wrong = check(runs, release)
+        wrong = check(runs, release)
+        if not wrong:
+            with level_2.serving(airflow):
+                commits = level_2.story(airflow, project)
+            level_2.summary(commits)
+            wrong = level_2.check(commits)
+    print(f"\nAll in {time.monotonic() - begun:.0f} s. See it in Airflow's UI: make up")
     for line in wrong:
         print(f"✗ {line}")
     print("" if wrong else "✓ Everything went as it must.")
