@@ -30,13 +30,14 @@ from airflow_mlops.triggers.code import CodeChangeEventTrigger
 
 REPOSITORY, REF = os.environ.get("MLOPS_REPOSITORY") or None, os.environ.get("MLOPS_REF", "main")
 GIT_CONN_ID, BASE_IMAGE = os.environ.get("MLOPS_GIT_CONN_ID") or None, os.environ.get("MLOPS_BASE_IMAGE")
+P95, POLL = float(os.environ.get("MLOPS_P95_MS", "500")), float(os.environ.get("MLOPS_POLL_SECONDS", "60"))
+CHECKS = [{"kind": "example"}, {"kind": "offline"}, {"kind": "latency", "p95_ms": P95}]
 FOLDER = os.path.join(os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow")), "flights")
 NAME, SERVER = "{{ params.model_name }}", os.environ.get("MLOPS_SERVER")
 WINDOW = {"start": "2013-01-01", "end": "2013-04-01"}
 CODE = Asset("flights_code")
 if REPOSITORY or GIT_CONN_ID:
-    watched = {"repository": REPOSITORY, "ref": REF, "git_conn_id": GIT_CONN_ID}
-    commits = CodeChangeEventTrigger(**watched, poll_interval=float(os.environ.get("MLOPS_POLL_SECONDS", "60")))
+    commits = CodeChangeEventTrigger(repository=REPOSITORY, ref=REF, git_conn_id=GIT_CONN_ID, poll_interval=POLL)
     CODE = Asset("flights_code", watchers=[AssetWatcher(name="commits", trigger=commits)])
 PATH, PYTHON, SHA = (f"{{{{ ti.xcom_pull('ci.checkout')['{name}'] }}}}" for name in ("path", "python", "sha"))
 BECAUSE = f"commit {SHA}"
@@ -123,9 +124,8 @@ with DAG(
                 {"kind": "champion", "metric": "roc_auc", "require": "not_worse", "margin": 0.01},
                 {"kind": "slices", "by": ["origin"], "metric": "roc_auc", "min": 0.55, "min_rows": 200},
                 *({"kind": kind} for kind in ("predictions", "contract", "load")),
-                {"kind": "latency", "p95_ms": 500, "severity": "warning"},  # a worker is not the server
+                {"kind": "latency", "p95_ms": P95, "severity": "warning"},  # a worker is not the server
                 {"kind": "throughput", "min_rows_per_second": 1000, "severity": "warning"},
-                {"kind": "size", "max_mb": 50},
             ],
         )
         register = RegisterModelOperator(
@@ -140,10 +140,10 @@ with DAG(
         )
         staging >> approve >> champion
         if SERVER:
-            deploy = DeployModelOperator(task_id="deploy", model=register.output, server=SERVER)
+            deploy = DeployModelOperator(task_id="deploy", model=register.output, server=SERVER, checks=CHECKS)
             smoke = ModelServerSensor(task_id="smoke", server=SERVER, model=register.output, timeout=600)
             approve >> deploy >> smoke >> champion
 
 if SERVER:
     with DAG("mlops_level_2_serve", schedule=None, params={"model_name": MODEL_NAME}) as serve:
-        DeployModelOperator(task_id="deploy", model="models:/" + NAME + "@champion", server=SERVER)
+        DeployModelOperator(task_id="deploy", model="models:/" + NAME + "@champion", server=SERVER, checks=CHECKS)

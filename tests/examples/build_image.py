@@ -16,7 +16,7 @@ with DAG("churn_in_its_image", schedule=None):
     image = BuildImageOperator(task_id="image", context=code.output, tag="churn:{{ ti.xcom_pull('checkout')['sha'] }}")
     TrainModelOperator(
         task_id="train",
-        dataset="customers.csv",
+        dataset="/data/customers.csv",
         target="churned",
         trainer="churn_project:fit",
         runtime={
