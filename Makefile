@@ -36,7 +36,7 @@ stack-down:  ## Stop it; its data stays
 	$(PYTHON) scripts/stack.py down
 
 test: $(STAMP)  ## Run the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP)  ## Check style
 	$(BIN)/ruff check .

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -112,14 +114,21 @@ def log_model(mlflow_context: StepContext, tmp_path: Path) -> Callable[..., dict
     return log
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests pytest-xdist keeps in one process: those that share a costly server, else those of a file."""
-    engine = {"docker_engine", "base_image", "ml_image"}
-    for item in items:
-        if engine & set(getattr(item, "fixturenames", ())):
-            group = "docker"
-        elif item.get_closest_marker("scheduler"):
-            group = "scheduler"
-        else:
-            group = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have pytest-xdist keep in one process the files that share a costly server, else the tests of each file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return server_of(config.rootpath / nodeid.partition("::")[0])
+
+    return ByServer(config, log)
+
+
+@functools.cache
+def server_of(file: Path) -> str:
+    """Return what a file's tests share: the Docker Engine, the place of a whole Airflow, or nothing but the file."""
+    text = file.read_text(encoding="utf-8")
+    if re.search(r"\b(docker_engine|base_image|ml_image|docker_steps)\b", text):
+        return "docker"
+    return "scheduler" if "pytest.mark.scheduler" in text else os.fspath(file)
