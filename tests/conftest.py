@@ -114,6 +114,7 @@ def log_model(mlflow_context: StepContext, tmp_path: Path) -> Callable[..., dict
     return log
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Have pytest-xdist keep in one process the files that share a costly server, else the tests of each file."""
     from xdist.scheduler import LoadScopeScheduling

@@ -7,6 +7,7 @@ does not outlive the task: it is removed when the step has ended, failed, was ca
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import logging
 import os
@@ -22,7 +23,7 @@ from airflow_mlops.runtimes import docker_archive, docker_container, docker_fold
 from airflow_mlops.runtimes.base import Job, Runtime
 from airflow_mlops.runtimes.bundle import core_bundle
 from airflow_mlops.runtimes.child import Relay, portable_spec, secrets_of
-from airflow_mlops.runtimes.docker_container import Container, Outcome
+from airflow_mlops.runtimes.docker_container import Container, Outcome, State
 from airflow_mlops.runtimes.docker_engine import ContainerLostError, engine_of
 from airflow_mlops.runtimes.docker_image import image_id
 from airflow_mlops.runtimes.docker_outcome import result_of
@@ -40,6 +41,8 @@ AWAY_SECONDS = 120.0
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0
 #: How often a container is made that other tries of the same task keep making or removing.
 MAKINGS = 5
+#: Seconds between a container's making and its start, at most: what is younger may be starting in another try's hands.
+STARTING_SECONDS = 15.0
 
 
 class DockerRuntime(Runtime):
@@ -147,7 +150,7 @@ class DockerRuntime(Runtime):
                 self._container = container
                 try:
                     docker_container.create(engine, client, identity, settings, mounts, visible, archive)
-                except ConflictError:
+                except (ConflictError, ContainerLostError):
                     # Another try of the task was quicker; what it has made is this task's as well.
                     self._container = None
                     time.sleep(LAST_LOOK)
@@ -155,7 +158,12 @@ class DockerRuntime(Runtime):
             crash_point("docker.created")
             private = [*settings.private_environment]
             limits = [limit for limit in (settings.timeout, job.limit) if limit is not None]
-            container.start({"variables": variables, "private": private, "timeout": min(limits, default=None)})
+            try:
+                container.start({"variables": variables, "private": private, "timeout": min(limits, default=None)})
+            except ContainerLostError:
+                # Another try took it for one that nobody would start any more.
+                self._container = None
+                continue
             crash_point("docker.started")
             log.info("Container %s of the image %s runs on %s", container.name, settings.image, engine.name)
             return container
@@ -163,7 +171,7 @@ class DockerRuntime(Runtime):
 
     def _usable(self, container: Container, log: logging.Logger) -> bool:
         """Say whether the task's container is there and runs, or has a result; one that is of no use is removed."""
-        state = container.state()
+        state = self._settled(container)
         if state is None or state.status == "removing":
             return False
         if state.alive:
@@ -188,6 +196,18 @@ class DockerRuntime(Runtime):
         log.info("Removing the container %s of an earlier try; %s", container.name, why)
         container.remove()
         return False
+
+    def _settled(self, container: Container) -> State | None:
+        """Return the container's state once no other try can be about to start it."""
+        state = container.state()
+        end = time.monotonic() + STARTING_SECONDS
+        while state is not None and state.status == "created" and time.monotonic() < end:
+            made = docker_container.instant(state.created)
+            if (dt.datetime.now(dt.timezone.utc) - made).total_seconds() > STARTING_SECONDS:
+                break
+            time.sleep(LAST_LOOK / 4)
+            state = container.state()
+        return state
 
     def _follow(self, container: Container, relay: Relay) -> Outcome:
         """Pass the container's lines on to the log until it has ended, and return how it did."""

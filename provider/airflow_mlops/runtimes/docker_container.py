@@ -74,13 +74,14 @@ class State:
     """What an engine says of a container.
 
     :param status: ``created``, ``running``, ``paused``, ``restarting``, ``exited``, ``dead``...
-    :param finished: when it ended, as the engine writes it.
+    :param created: when it was made, as the engine writes it; so are ``started`` and ``finished``.
     """
 
     status: str
     code: int
     oom: bool
     error: str
+    created: str
     started: str
     finished: str
 
@@ -127,14 +128,16 @@ class Container:
 
         with engine_errors(self.engine):
             try:
-                found = self.client.inspect_container(self.name)["State"]
+                whole = self.client.inspect_container(self.name)
             except NotFound:
                 return None
+        found = whole["State"]
         return State(
             status=str(found.get("Status") or ""),
             code=int(found.get("ExitCode") or 0),
             oom=bool(found.get("OOMKilled")),
             error=str(found.get("Error") or ""),
+            created=str(whole.get("Created") or ""),
             started=str(found.get("StartedAt") or ""),
             finished=str(found.get("FinishedAt") or ""),
         )
