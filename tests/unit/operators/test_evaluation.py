@@ -91,7 +91,7 @@ def test_an_error_of_the_step_is_one_line_and_not_retried(churn: dict[str, Any],
     ("arguments", "says"),
     [
         ({"tests": [{"kind": "metrc"}]}, "test 1: there is no kind 'metrc'; did you mean 'metric'"),
-        ({"tests": [{"kind": "metric", "metric": "roc_auc"}]}, "needs a threshold"),
+        ({"tests": [{"kind": "metric", "metric": "roc_auc"}]}, "needs 'min' or 'max'"),
         ({"tests": [{"kind": "champion", "metric": "roc_auc"}]}, "needs champion='name@alias'"),
         ({"trust": "blind"}, "trust must be"),
         ({"fail_on": "sometimes"}, "fail_on must be"),
