@@ -196,9 +196,10 @@ def base_tarball() -> Path:
             raise FileNotFoundError("the images of the tests are made from Debian: apt-get install debootstrap")
         root = Path(tempfile.mkdtemp(prefix="dk-root-", dir="/tmp"))
         try:
-            mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+            # Without a mirror debootstrap takes Debian's own.
+            mirror = [os.environ["DEBIAN_MIRROR"]] if "DEBIAN_MIRROR" in os.environ else []
             options = ["--variant=minbase", f"--include={packages}"]
-            command = ["debootstrap", *options, "bookworm", os.fspath(root), mirror]
+            command = ["debootstrap", *options, "bookworm", os.fspath(root), *mirror]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
             for folder in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
