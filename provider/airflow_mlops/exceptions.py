@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_mlops.core.errors import GateFailedError, MlopsError, SupersededError
 
-__all__ = ["MlopsFailed", "MlopsGateFailed", "MlopsSuperseded", "MlopsUnavailable", "translate"]
+__all__ = ["MlopsFailed", "MlopsGateFailed", "MlopsSuperseded", "MlopsUnavailable", "raise_error_of", "translate"]
 
 
 class MlopsUnavailable(AirflowException):
@@ -33,3 +36,10 @@ def translate(error: MlopsError) -> AirflowException:
     if isinstance(error, SupersededError):
         return MlopsSuperseded(text)
     return MlopsUnavailable(text) if error.retryable else MlopsFailed(text)
+
+
+def raise_error_of(event: Mapping[str, Any]) -> None:
+    """Raise the error that a trigger met, if its event tells of one."""
+    if error := event.get("error"):
+        kind = MlopsUnavailable if error["retryable"] else MlopsFailed
+        raise kind(f"{error['type']}: {error['message']}")

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow_mlops.core.code import commits
 from airflow_mlops.core.code.commits import Seen
 from airflow_mlops.core.errors import MlopsError
-from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable, translate
+from airflow_mlops.exceptions import MlopsFailed, raise_error_of, translate
 from airflow_mlops.operators.paths import resolve_path
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ class CodeChangeSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger found, or raise what it met."""
-        if error := event.get("error"):
-            kind = MlopsUnavailable if error["retryable"] else MlopsFailed
-            raise kind(f"{error['type']}: {error['message']}")
+        raise_error_of(event)
         return _told(event["change"])
 
     def poke(self, context: Context) -> PokeReturnValue | bool:

@@ -16,7 +16,7 @@ from airflow_mlops.core.data.arrivals import Watermark
 from airflow_mlops.core.data.places import is_s3
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.vocabulary import parse_duration
-from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable, translate
+from airflow_mlops.exceptions import raise_error_of, translate
 from airflow_mlops.operators.paths import resolve_path
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ class NewDataSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger found, or raise what it met."""
-        if error := event.get("error"):
-            kind = MlopsUnavailable if error["retryable"] else MlopsFailed
-            raise kind(f"{error['type']}: {error['message']}")
+        raise_error_of(event)
         return _told(event["arrival"])
 
     def poke(self, context: Context) -> PokeReturnValue | bool:

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 
 from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.core.serving.client import Wanted
-from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable, translate
+from airflow_mlops.exceptions import raise_error_of, translate
 from airflow_mlops.hooks.model_server import ModelServerHook
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class ModelServerSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return what the trigger found, or raise what it met."""
-        if error := event.get("error"):
-            kind = MlopsUnavailable if error["retryable"] else MlopsFailed
-            raise kind(f"{error['type']}: {error['message']}")
+        raise_error_of(event)
         found: dict[str, Any] = event["served"]
         return found
 
