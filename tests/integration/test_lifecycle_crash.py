@@ -20,7 +20,7 @@ import pytest
 from airflow_mlops.core.data.dataset import read_table, write_table
 from airflow_mlops.core.data.publishing import data_key
 from airflow_mlops.core.faults import CRASH_POINTS, PAUSE_VARIABLE, VARIABLE
-from airflow_mlops.core.lifecycle import sweep
+from airflow_mlops.core.lifecycle import sweep, uses
 from airflow_mlops.core.lifecycle.erase import RECORDS, Subject, erase
 from airflow_mlops.core.lifecycle.gc import collect, limits_of
 from airflow_mlops.core.registry.ledger import LEASE_VARIABLE
@@ -149,7 +149,7 @@ def test_a_snapshot_taken_again_while_it_is_being_collected_is_not_lost(mlflow_c
     ref = write_table(store, table(1, 2), name="n")
     source = tmp_path / "source.parquet"
     pq.write_table(table(1, 2), source)
-    for point in ("gc.planned", "gc.copied", "gc.deleted"):
+    for point in ("gc.planned", "gc.copied", "gc.decided", "gc.deleted"):
         aged(store)
         collector = start(mlflow_context, COLLECT, **{PAUSE_VARIABLE: f"{point}:3", LEASE_VARIABLE: "30"})
         _until(lambda point=point: _reached(store, ref, point), collector)
@@ -171,7 +171,45 @@ def _reached(store: Any, ref: DatasetRef, point: str) -> bool:
         return bool(list(store.keys(sweep.RECORDS)))
     # The ref goes first, then the content: its copy is in the trash.
     trashed = any(key.endswith(".parquet") for key in store.keys(sweep.TRASH))
-    return trashed and (point == "gc.copied" or not store.exists(data_key(ref.digest)))
+    return trashed and (point != "gc.deleted" or not store.exists(data_key(ref.digest)))
+
+
+def test_who_is_told_that_an_object_is_there_finds_it_there(mlflow_context):
+    """The collector has decided to delete it; the word that it is there must not come before it is back."""
+    store = mlflow_context.store
+    ref = write_table(store, table(1, 2), name="n")
+    aged(store)
+    key = data_key(ref.digest)
+    collector = start(mlflow_context, COLLECT, **{PAUSE_VARIABLE: "gc.decided:2", LEASE_VARIABLE: "60"})
+    _until(lambda: store.exists(f"{sweep.TRASH}/{collection(store)}/{key}"), collector)
+
+    assert uses.keep(store, key)
+
+    in_hand, there = store.exists(f"{uses.IN_HAND}/{key}.json"), store.exists(key)
+    _, errors = collector.communicate(timeout=60)
+    assert collector.returncode == 0, errors
+    assert (in_hand, there) == (False, True)
+    assert store.exists(key)
+    assert list(store.keys(uses.IN_HAND)) == []
+
+
+def collection(store: Any) -> str:
+    """The id of the last collection."""
+    return next(reversed([key.rpartition("/")[2].removesuffix(".json") for key in store.keys(sweep.RECORDS)]), "none")
+
+
+def test_nobody_waits_for_a_collector_that_was_killed_beyond_its_lease(mlflow_context):
+    store = mlflow_context.store
+    ref = write_table(store, table(1, 2), name="n")
+    aged(store)
+    killed(mlflow_context, COLLECT, "gc.decided")
+    assert list(store.keys(uses.IN_HAND)), "it has its hand on something"
+
+    assert uses.keep(store, data_key(ref.digest))
+
+    collect(mlflow_context, limits_of(), by="ana")
+    assert read_table(store, ref).num_rows == 2
+    assert list(store.keys(uses.IN_HAND)) == []
 
 
 def _until(condition: Any, process: subprocess.Popen[str]) -> None:
@@ -212,8 +250,9 @@ while not os.path.exists(os.path.join(sys.argv[1], "..", "stop")):
 """
 
 
-def test_one_writer_and_a_collector_in_a_loop_lose_nothing(mlflow_context, tmp_path):
+def test_one_writer_and_a_collector_in_a_loop_lose_nothing(mlflow_context, tmp_path, monkeypatch):
     """A writer publishes, relies, and forgets; a collector goes round and round."""
+    monkeypatch.setenv(LEASE_VARIABLE, "60")  # Nobody dies here, and a busy machine may be slow.
     store = mlflow_context.store
     writer = start(mlflow_context, RACE)
     deleted = put_back = 0

@@ -81,7 +81,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
     "checkout_code": ("code.fetched", "code.installed"),
     "build_image": ("image.built",),
     "docker_runtime": ("docker.created", "docker.started", "docker.ended", "docker.removed"),
-    "collect_garbage": ("gc.planned", "gc.copied", "gc.deleted", "gc.rechecked", "gc.purged"),
+    "collect_garbage": ("gc.planned", "gc.copied", "gc.decided", "gc.deleted", "gc.rechecked", "gc.purged"),
     "erase_rows": ("erase.published", "erase.keys_rewritten", "erase.recorded", "erase.deleted"),
 }
 

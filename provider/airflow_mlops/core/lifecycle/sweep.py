@@ -1,15 +1,16 @@
 """The sweep phase: deletion that can be interrupted, and taken back.
 
-What goes is first copied to ``lifecycle/trash/<collection>/``, then deleted, and only then looked at again: whether
-somebody marked it as used meanwhile (:mod:`.uses`), and whether anything that is kept names it by now. If so it is put
-back; else the copy goes too. A collection that was killed leaves its trash, and the next one decides about it in the
-same way. On a local store a copy is a second name for the same file, on S3 the server copies.
+What goes is first announced (:mod:`.uses`) and copied to ``lifecycle/trash/<collection>/``, then deleted, and then
+looked at again: whether somebody marked it as used meanwhile, and whether anything that is kept names it by now. If so
+it is put back; else the copy goes too. A collection that was killed leaves its trash, and the next one decides about it
+in the same way. On a local store a copy is a second name for the same file, on S3 the server copies.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import itertools
+import logging
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -75,23 +76,8 @@ def take_away(context: StepContext, held: lock.Lock, run: str, garbage: list[Gar
         if any(_written(store, key, limits) or _used(store, key, limits) for key in plain):
             context.log.info("kept %s %s: it came into use meanwhile", one.kind, one.keys[0])
             return False
-        for key in plain:
-            with suppress(NotFoundError):
-                store.copy(key, f"{TRASH}/{run}/{key}")
-        crash_point("gc.copied")
-        held.check()
-        # The marks stay until it is certain that nobody needs the object: they are what tells.
-        for key in plain or one.keys:
-            store.delete(key)
-        crash_point("gc.deleted")
-        if any(_used(store, key, limits) for key in plain):
-            # Who has just begun with it may be about to read it; what else is needed is put back in the end.
-            for key in plain:
-                with suppress(NotFoundError):
-                    _put_back(store, f"{TRASH}/{run}/{key}", key)
-            context.log.info("put back %s %s: it came into use meanwhile", one.kind, one.keys[0])
-            return False
-        return True
+        with uses.announced(store, plain, held.until):
+            return _take_in_hand(store, held, run, one, plain, limits, context.log)
 
     taken: list[Garbage] = []
     # Kind by kind: what names things goes before what it names.
@@ -99,6 +85,32 @@ def take_away(context: StepContext, held: lock.Lock, run: str, garbage: list[Gar
         batch = list(kind)
         taken += itertools.compress(batch, _at_once(take, batch))
     return taken
+
+
+def _take_in_hand(
+    store: Store, held: lock.Lock, run: str, one: Garbage, plain: list[str], limits: Limits, log: logging.Logger
+) -> bool:
+    for key in plain:
+        with suppress(NotFoundError):
+            store.copy(key, f"{TRASH}/{run}/{key}")
+    crash_point("gc.copied")
+    held.check()
+    if any(_used(store, key, limits) for key in plain):
+        log.info("kept %s %s: it came into use meanwhile", one.kind, one.keys[0])
+        return False
+    crash_point("gc.decided")
+    # The marks stay until it is certain that nobody needs the object: they are what tells.
+    for key in plain or one.keys:
+        store.delete(key)
+    crash_point("gc.deleted")
+    if any(_used(store, key, limits) for key in plain):
+        # Who has just begun with it waits until it is here again; what else is needed is put back in the end.
+        for key in plain:
+            with suppress(NotFoundError):
+                _put_back(store, f"{TRASH}/{run}/{key}", key)
+        log.info("put back %s %s: it came into use meanwhile", one.kind, one.keys[0])
+        return False
+    return True
 
 
 def _at_once(function: Callable[[T], R], things: Iterable[T]) -> list[R]:
@@ -188,6 +200,8 @@ def settle(context: StepContext, limits: Limits) -> list[str]:
     for run in sorted(died):
         context.log.info("settling the collection %s, which was killed", run)
         restored = put_back_or_give_up(context, run, limits)
+        for key in store.keys(uses.IN_HAND):
+            store.delete(key)
         record: dict[str, Any] = store.get_json(record_key(run)) if run in records else {"id": run, "deleted": []}
         deleted = [one for one in record["deleted"] if not _any_left(store, one["keys"])]
         record |= {"state": "settled", "deleted": deleted, "restored": sorted(restored), "ended_at": utc_now()}

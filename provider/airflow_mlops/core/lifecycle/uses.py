@@ -9,11 +9,18 @@ changed, the copy that it kept is put back.
 Each side first writes what the other reads and then reads what the other writes (Dekker's algorithm), on a store whose
 reads see all completed writes. So of a use and a deletion that overlap at least one sees the other: either the user
 finds the object missing, and publishes it again, or the collector finds the mark, and puts the object back.
+
+For the moment between the two the object is gone although somebody was told that it is there. So the collector also
+says which objects it has in hand (:func:`announced`), before it looks at their marks for the last time, and
+:func:`keep` returns only when it is through with the one that is asked for.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from airflow_mlops.core.errors import NotFoundError
 from airflow_mlops.core.store import ObjectStat, Store
@@ -23,6 +30,8 @@ SUFFIX = ".used"
 YOUNG = dt.timedelta(hours=1)
 #: The shortest grace period that a collection accepts.
 MIN_GRACE = dt.timedelta(days=1)
+#: Where a collection says what it has in hand.
+IN_HAND = "lifecycle/in-hand"
 
 
 def mark_key(key: str) -> str:
@@ -43,10 +52,38 @@ def keep(store: Store, key: str) -> bool:
     if (standing := stat(store, key)) is None:
         return False
     mark = stat(store, mark_key(key))
-    if now() - max(one.modified for one in (standing, mark) if one) < YOUNG:
-        return True
-    store.put_json(mark_key(key), {"at": now().isoformat()})
+    if now() - max(one.modified for one in (standing, mark) if one) >= YOUNG:
+        store.put_json(mark_key(key), {"at": now().isoformat()})
+    _wait_for_the_collector(store, key)
     return store.exists(key)
+
+
+@contextmanager
+def announced(store: Store, keys: Iterable[str], until: float) -> Iterator[None]:
+    """Say that a collection has these objects in hand.
+
+    :param until: seconds since the epoch after which nobody need wait: the collection was killed.
+    """
+    names = [f"{IN_HAND}/{key}.json" for key in keys]
+    for name in names:
+        store.put_json(name, {"until": until})
+    yield
+    # Not after an error: the next collection puts right what this one began, and takes the word back.
+    for name in names:
+        store.delete(name)
+
+
+def _wait_for_the_collector(store: Store, key: str) -> None:
+    pause = 0.01
+    while True:
+        try:
+            until = float(store.get_json(f"{IN_HAND}/{key}.json")["until"])
+        except NotFoundError:
+            return
+        if time.time() >= until:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
 
 
 def put_shared(store: Store, key: str, data: bytes) -> None:
