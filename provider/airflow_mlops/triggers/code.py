@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,16 +13,12 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.code import commits
 from airflow_mlops.core.code.commits import News, Seen, check_ref
 from airflow_mlops.core.code.git import GitAccess, access_of, has_password
-from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.tracking import strip_credentials
-from airflow_mlops.triggers import watermark
+from airflow_mlops.triggers import polling, watermark
 
 log = logging.getLogger("airflow_mlops.task")
 
-#: Seconds after which a connection is asked for again: its token may have been changed.
-RENEW_SECONDS = 900.0
-#: Looks in a row that may fail before a sensor is told.
-MAX_FAILURES = 5
 WATERMARK = "mlops_code_change"
 ARGUMENTS = ("repository", "ref", "git_conn_id", "poll_interval")
 
@@ -32,22 +27,14 @@ class _Watch:
     """Looks at a ref from an event loop: git runs in a thread, connections are asked for as Airflow wants."""
 
     def __init__(self, repository: str | None, ref: str, git_conn_id: str | None) -> None:
-        self.repository, self.ref, self.git_conn_id = repository, ref, git_conn_id
-        self._access: GitAccess | None = None
-        self._renew_at = 0.0
+        self.ref = ref
+        self._access = polling.Renewed(lambda: _access_of(git_conn_id, repository))
+        self.forget = self._access.forget
 
     async def look(self, seen: Seen) -> News:
         """Return what a look finds."""
-        if self._access is None or time.monotonic() > self._renew_at:
-            from asgiref.sync import sync_to_async
-
-            self._access = await sync_to_async(_access_of)(self.git_conn_id, self.repository)
-            self._renew_at = time.monotonic() + RENEW_SECONDS
-        return await asyncio.to_thread(commits.look, self._access, self.ref, seen)
-
-    def forget(self) -> None:
-        """Ask for the credentials anew before the next look."""
-        self._access = None
+        access = await self._access.get()
+        return await asyncio.to_thread(commits.look, access, self.ref, seen)
 
 
 def _access_of(git_conn_id: str | None, repository: str | None) -> GitAccess:
@@ -112,22 +99,11 @@ class CodeChangeSensorTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is a commit."""
         watch = _Watch(self.repository, self.ref, self.git_conn_id)
-        failures = 0
-        while True:
-            try:
-                found = commits.change(await watch.look(Seen.of(self.since)))
-                failures = 0
-                if found:
-                    yield TriggerEvent({"change": found})  # type: ignore[no-untyped-call]
-                    return
-            except MlopsError as error:
-                failures += 1
-                if not error.retryable or failures >= MAX_FAILURES:
-                    yield TriggerEvent({"error": error.to_dict()})  # type: ignore[no-untyped-call]
-                    return
-                log.warning("%s (look %s of %s that failed in a row)", error, failures, MAX_FAILURES)
-                watch.forget()
-            await asyncio.sleep(self.poll_interval)
+
+        async def look() -> dict[str, Any] | None:
+            return commits.change(await watch.look(Seen.of(self.since)))
+
+        yield await polling.first_find("change", look, watch.forget, self.poll_interval)
 
 
 class CodeChangeEventTrigger(BaseEventTrigger):
@@ -176,7 +152,7 @@ class CodeChangeEventTrigger(BaseEventTrigger):
         seen: Seen | None = None
         there = True
         while True:
-            try:
+            with polling.endured(self._name, watch.forget):
                 if seen is None:
                     seen = await self._load()
                 news = await watch.look(seen)
@@ -197,12 +173,6 @@ class CodeChangeEventTrigger(BaseEventTrigger):
                     )
                     seen = Seen(news.tip.sha, seen.told)
                     await watermark.save(self, WATERMARK, self._place(), seen.to_dict())
-            except MlopsError as error:
-                log.log(logging.WARNING if error.retryable else logging.ERROR, "%s; looking again later", error)
-                watch.forget()
-            except Exception:
-                log.exception("looking at %s failed; looking again later", self._name)
-                watch.forget()
             await asyncio.sleep(self.poll_interval)
 
     @property

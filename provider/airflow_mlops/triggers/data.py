@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,15 @@ from airflow_mlops.core import s3
 from airflow_mlops.core.data import arrivals
 from airflow_mlops.core.data.arrivals import Files, Watermark
 from airflow_mlops.core.data.places import is_s3
-from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import parse_duration
-from airflow_mlops.triggers import watermark
+from airflow_mlops.triggers import polling, watermark
 
 if TYPE_CHECKING:
     from airflow_mlops.core.s3 import S3Access
 
 log = logging.getLogger("airflow_mlops.task")
 
-#: Seconds after which credentials are asked for again: those of a role expire.
-RENEW_SECONDS = 900.0
-#: Looks in a row that may fail before a sensor is told.
-MAX_FAILURES = 5
 WATERMARK = "mlops_new_data"
 
 
@@ -37,9 +32,9 @@ class _Watch:
         self.source = source
         self.patterns = arrivals.patterns_of(source)
         self.settle = parse_duration(settle)
-        self.aws_conn_id = aws_conn_id
-        self._access: S3Access | None = None
-        self._renew_at = 0.0
+        self._access: polling.Renewed[S3Access] | None = None
+        if aws_conn_id is not None and any(map(is_s3, self.patterns)):
+            self._access = polling.Renewed(lambda: _access_of(aws_conn_id))
 
     async def settled(self) -> dict[str, Any]:
         """Return the files that did not change for as long as it takes to settle."""
@@ -50,26 +45,17 @@ class _Watch:
         return arrivals.settled(first, await self._look())
 
     async def _look(self) -> dict[str, Any]:
-        access = await self._access_now()
+        access = await self._access.get() if self._access else None
         return await asyncio.to_thread(self._list, access)
 
     def _list(self, access: S3Access | None) -> dict[str, Any]:
         with s3.using(access):
             return arrivals.files_of(self.patterns)
 
-    async def _access_now(self) -> S3Access | None:
-        if self.aws_conn_id is None or not any(map(is_s3, self.patterns)):
-            return None
-        if self._access is None or time.monotonic() > self._renew_at:
-            from asgiref.sync import sync_to_async
-
-            self._access = await sync_to_async(_access_of)(self.aws_conn_id)
-            self._renew_at = time.monotonic() + RENEW_SECONDS
-        return self._access
-
     def forget(self) -> None:
         """Ask for the credentials anew before the next look."""
-        self._access = None
+        if self._access:
+            self._access.forget()
 
 
 def _access_of(aws_conn_id: str) -> S3Access:
@@ -116,25 +102,19 @@ class NewDataSensorTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until something came."""
-        failures = 0
-        while True:
-            try:
-                watch = _Watch(self.source, self.settle, self.aws_conn_id)
-                since = Watermark.of(self.since)
-                while True:
-                    found = arrivals.arrival(self.source, await watch.settled(), since, min_files=self.min_files)
-                    failures = 0
-                    if found:
-                        yield TriggerEvent({"arrival": found})  # type: ignore[no-untyped-call]
-                        return
-                    await asyncio.sleep(self.poll_interval)
-            except MlopsError as error:
-                failures += 1
-                if not error.retryable or failures >= MAX_FAILURES:
-                    yield TriggerEvent({"error": error.to_dict()})  # type: ignore[no-untyped-call]
-                    return
-                log.warning("%s (look %s of %s that failed in a row)", error, failures, MAX_FAILURES)
-                await asyncio.sleep(self.poll_interval)
+        watch: _Watch | None = None
+
+        async def look() -> dict[str, Any] | None:
+            nonlocal watch
+            watch = watch or _Watch(self.source, self.settle, self.aws_conn_id)
+            since = Watermark.of(self.since)
+            return arrivals.arrival(self.source, await watch.settled(), since, min_files=self.min_files)
+
+        def forget() -> None:
+            if watch:
+                watch.forget()
+
+        yield await polling.first_find("arrival", look, forget, self.poll_interval)
 
 
 class NewDataEventTrigger(BaseEventTrigger):
@@ -187,7 +167,7 @@ class NewDataEventTrigger(BaseEventTrigger):
         since: Watermark | None = None
         before: Files | None = None
         while True:
-            try:
+            with polling.endured(str(self.source), watch.forget):
                 if since is None:
                     since = await self._load()
                 files = await watch.settled()
@@ -203,12 +183,6 @@ class NewDataEventTrigger(BaseEventTrigger):
                 else:
                     # What was deleted may come again, and is new then.
                     before = {path: file for path, file in before.items() if path in files}
-            except MlopsError as error:
-                log.log(logging.WARNING if error.retryable else logging.ERROR, "%s; looking again later", error)
-                watch.forget()
-            except Exception:
-                log.exception("looking at %s failed; looking again later", self.source)
-                watch.forget()
             await asyncio.sleep(self.poll_interval)
 
     async def _load(self) -> Watermark:
