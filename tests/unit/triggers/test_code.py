@@ -3,52 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseEventTrigger, BaseTrigger
 
 from airflow_mlops.triggers import code
 from airflow_mlops.triggers.code import CodeChangeEventTrigger, CodeChangeSensorTrigger
 from servers.git import LOGIN, PASSWORD, GitServer, Repository
+from triggering import AssetState, check_serialized, run
 
 QUICK: dict[str, Any] = {"ref": "main", "poll_interval": 0.05}
-
-
-class AssetState:
-    """What Airflow 3.3 gives a trigger of an asset."""
-
-    def __init__(self) -> None:
-        self.text = "{}"
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.text).get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self.text = json.dumps({**json.loads(self.text), key: value})
-
-
-def run(trigger: BaseTrigger, *between: Callable[[], Any], seconds: float = 30) -> list[Any]:
-    """Return the events; before each but the first something happens."""
-
-    async def collect() -> list[Any]:
-        events: list[Any] = []
-        stream = trigger.run()
-        try:
-            for act in (lambda: None, *between):
-                act()
-                events.append((await asyncio.wait_for(anext(stream), seconds)).payload)
-        except StopAsyncIteration:
-            events.append("end")
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-        return events
-
-    return asyncio.run(collect())
 
 
 def watcher(repository: Repository, state: AssetState | None = None, **more: Any) -> CodeChangeEventTrigger:
@@ -61,12 +27,7 @@ def watcher(repository: Repository, state: AssetState | None = None, **more: Any
 @pytest.mark.parametrize("kind", [CodeChangeSensorTrigger, CodeChangeEventTrigger])
 def test_what_is_serialized_makes_the_same_trigger(kind: Any) -> None:
     one = kind(repository="https://example.com/x.git", ref="v1", git_conn_id="code", poll_interval=7.0)
-    path, arguments = json.loads(json.dumps(one.serialize()))
-    module, _, name = path.rpartition(".")
-    assert getattr(__import__(module, fromlist=[name]), name) is kind
-    assert set(arguments) == set(inspect.signature(kind.__init__).parameters) - {"self"}
-    assert list(kind(**arguments).serialize()) == [path, arguments]
-    assert issubclass(kind, BaseEventTrigger) == (kind is CodeChangeEventTrigger)
+    check_serialized(one, asset=kind is CodeChangeEventTrigger)
 
 
 def test_the_sensors_trigger_waits_for_the_next_commit_and_ends(repository: Repository) -> None:

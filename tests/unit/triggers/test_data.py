@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseEventTrigger, BaseTrigger
 
 from airflow_mlops.core import s3
 from airflow_mlops.triggers import data
 from airflow_mlops.triggers.data import NewDataEventTrigger, NewDataSensorTrigger
 from servers.s3 import KEY, SECRET, Proxy, S3Server
+from triggering import AssetState, check_serialized, run
 
 QUICK: dict[str, Any] = {"settle": "0.2s", "poll_interval": 0.05}
-
-
-class AssetState:
-    """What Airflow 3.3 gives a trigger of an asset."""
-
-    def __init__(self) -> None:
-        self.text = "{}"
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.text).get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self.text = json.dumps({**json.loads(self.text), key: value})
 
 
 def aws(url: str) -> str:
     extra = {"endpoint_url": url, "region_name": "eu-north-1"}
     return json.dumps({"conn_type": "aws", "login": KEY, "password": SECRET, "extra": extra})
-
-
-def run(trigger: BaseTrigger, *between: Callable[[], Any], seconds: float = 20) -> list[Any]:
-    """Return the events; before each but the first something happens."""
-
-    async def collect() -> list[Any]:
-        events: list[Any] = []
-        stream = trigger.run()
-        try:
-            for act in (lambda: None, *between):
-                act()
-                events.append((await asyncio.wait_for(anext(stream), seconds)).payload)
-        except StopAsyncIteration:
-            events.append("end")
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
-        return events
-
-    return asyncio.run(collect())
 
 
 def names(payload: dict[str, Any]) -> list[str]:
@@ -64,12 +30,7 @@ def names(payload: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("kind", [NewDataSensorTrigger, NewDataEventTrigger])
 def test_what_is_serialized_makes_the_same_trigger(kind: Any) -> None:
     one = kind(source=["/a/*.csv"], settle="5m", min_files=2, poll_interval=7.0, aws_conn_id="lake")
-    path, arguments = json.loads(json.dumps(one.serialize()))
-    module, _, name = path.rpartition(".")
-    assert getattr(__import__(module, fromlist=[name]), name) is kind
-    assert set(arguments) == set(inspect.signature(kind.__init__).parameters) - {"self"}
-    assert list(kind(**arguments).serialize()) == [path, arguments]
-    assert issubclass(kind, BaseEventTrigger) == (kind is NewDataEventTrigger)
+    check_serialized(one, asset=kind is NewDataEventTrigger)
 
 
 def test_the_sensors_trigger_ends_with_what_came(tmp_path: Path) -> None:
