@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import logging
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +52,11 @@ class Garbage:
     age: dt.timedelta
 
     @property
+    def contents(self) -> list[str]:
+        """Keys of what is not a mark of use."""
+        return [key for key in self.keys if not key.endswith(uses.SUFFIX)]
+
+    @property
     def size(self) -> int:
         """Bytes of all objects."""
         return sum(stat.size for stat in self.stats.values())
@@ -72,12 +76,11 @@ def take_away(context: StepContext, held: lock.Lock, run: str, garbage: list[Gar
     store = context.store
 
     def take(one: Garbage) -> bool:
-        plain = [key for key in one.keys if not key.endswith(uses.SUFFIX)]
-        if any(_written(store, key, limits) or _used(store, key, limits) for key in plain):
+        if any(_written(store, key, limits) or _used(store, key, limits) for key in one.contents):
             context.log.info("kept %s %s: it came into use meanwhile", one.kind, one.keys[0])
             return False
-        with uses.announced(store, plain, held.until):
-            return _take_in_hand(store, held, run, one, plain, limits, context.log)
+        with uses.announced(store, one.contents, held.until):
+            return _take_in_hand(context, held, run, one, limits)
 
     taken: list[Garbage] = []
     # Kind by kind: what names things goes before what it names.
@@ -87,16 +90,15 @@ def take_away(context: StepContext, held: lock.Lock, run: str, garbage: list[Gar
     return taken
 
 
-def _take_in_hand(
-    store: Store, held: lock.Lock, run: str, one: Garbage, plain: list[str], limits: Limits, log: logging.Logger
-) -> bool:
+def _take_in_hand(context: StepContext, held: lock.Lock, run: str, one: Garbage, limits: Limits) -> bool:
+    store, plain = context.store, one.contents
     for key in plain:
         with suppress(NotFoundError):
             store.copy(key, f"{TRASH}/{run}/{key}")
     crash_point("gc.copied")
     held.check()
     if any(_used(store, key, limits) for key in plain):
-        log.info("kept %s %s: it came into use meanwhile", one.kind, one.keys[0])
+        context.log.info("kept %s %s: it came into use meanwhile", one.kind, one.keys[0])
         return False
     crash_point("gc.decided")
     # The marks stay until it is certain that nobody needs the object: they are what tells.
@@ -108,7 +110,7 @@ def _take_in_hand(
         for key in plain:
             with suppress(NotFoundError):
                 _put_back(store, f"{TRASH}/{run}/{key}", key)
-        log.info("put back %s %s: it came into use meanwhile", one.kind, one.keys[0])
+        context.log.info("put back %s %s: it came into use meanwhile", one.kind, one.keys[0])
         return False
     return True
 
