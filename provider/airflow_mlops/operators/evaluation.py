@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import MlopsError, SpecError
-from airflow_mlops.core.evaluation.kinds import check_of_log, check_tests
+from airflow_mlops.core.evaluation.specs import check_of_log, check_tests
 from airflow_mlops.hooks.sql import SqlHook
 from airflow_mlops.links.model import MLflowRunLink, ReportLink
 from airflow_mlops.operators.base import LONG_FIELDS, GateOperator

@@ -11,13 +11,14 @@ from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
 from airflow_mlops.core.evaluation import champion as champions
 from airflow_mlops.core.evaluation import inputs, prediction_log
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge, take
-from airflow_mlops.core.evaluation.kinds import KINDS, check_of_log, check_tests, identity
+from airflow_mlops.core.evaluation.kinds import KINDS
 from airflow_mlops.core.evaluation.loading import ModelCopy, NoModel, fetch
 from airflow_mlops.core.evaluation.outcome import Outcome
 from airflow_mlops.core.evaluation.quality import sanity_test
 from airflow_mlops.core.evaluation.report import build
 from airflow_mlops.core.evaluation.rows import Rows, check_role_columns, leave_out_seen, weights_of
 from airflow_mlops.core.evaluation.slices import check_slices
+from airflow_mlops.core.evaluation.specs import check_of_log, check_tests, identity
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.imports import load

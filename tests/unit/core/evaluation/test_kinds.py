@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from airflow_mlops.core.errors import SpecError
-from airflow_mlops.core.evaluation.kinds import KINDS, check_tests, identity
+from airflow_mlops.core.evaluation.kinds import KINDS
+from airflow_mlops.core.evaluation.specs import check_tests, identity
 from airflow_mlops.core.imports import load
 
 
@@ -86,12 +87,12 @@ def test_every_kind_has_its_function() -> None:
 
 def test_a_function_is_known_by_its_import_string_in_every_process() -> None:
     (spec,) = identity(check_tests([{"kind": "custom", "function": check_tests}]))
-    assert spec["function"] == "airflow_mlops.core.evaluation.kinds:check_tests"
+    assert spec["function"] == "airflow_mlops.core.evaluation.specs:check_tests"
 
 
 def test_the_check_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from airflow_mlops.core.evaluation.kinds import check_tests;"
+        "import sys; from airflow_mlops.core.evaluation.specs import check_tests;"
         "check_tests([{'kind': 'slices', 'by': 'a', 'metric': 'f1', 'min': 0}]);"
         "print([m for m in ('pandas', 'numpy', 'sklearn', 'mlflow', 'pyarrow', 'airflow') if m in sys.modules])"
     )
