@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import errno
-import functools
 import json
 import os
 import re
 import shutil
-import socket
 import tempfile
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,19 +22,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_mlops.core import digests
+from airflow_mlops.core import digests, local_files
 from airflow_mlops.core.errors import CannotReachError, IntegrityError, NotFoundError, SpecError, UnsupportedError
+from airflow_mlops.core.local_files import STAGING
 from airflow_mlops.core.plain import clean
 
 if TYPE_CHECKING:
     from airflow_mlops.core.s3 import S3Access
 
 __all__ = ["LocalStore", "ObjectStat", "Store", "open_store", "safe_name"]
-
-#: Left-over temporary files older than this many seconds belong to no living writer.
-STALE_SECONDS = 24 * 3600
-#: Folder of a local store for what is not yet published.
-STAGING = ".staging"
 
 
 def safe_name(text: str) -> str:
@@ -244,16 +237,16 @@ class LocalStore(Store):
         target, source = self.path_of(key), Path(os.path.abspath(path))
         with self._errors():
             if if_absent and target.exists():
-                _flush(target.parent)  # the winner may have died before it did
+                local_files.flush(target.parent)  # the winner may have died before it did
                 return False
             if self.root / STAGING not in source.parents:
                 with self.staging() as folder:
                     copy = folder / "object"
                     shutil.copyfile(source, copy)
                     return self.put_file(key, copy, if_absent=if_absent)
-            _make_folder(target.parent)
-            _flush(source)
-            return _create(source, target) if if_absent else _replace(source, target)
+            local_files.make_folder(target.parent)
+            local_files.flush(source)
+            return local_files.create(source, target) if if_absent else local_files.replace(source, target)
 
     def get_bytes(self, key: str) -> bytes:  # noqa: D102
         with self.open_input(key) as file:
@@ -267,7 +260,7 @@ class LocalStore(Store):
         if prefix and start.is_file():
             yield prefix
             return
-        yield from sorted(_files(str(start), f"{prefix}/" if prefix else ""))
+        yield from sorted(local_files.files(str(start), f"{prefix}/" if prefix else ""))
 
     def delete(self, key: str) -> None:  # noqa: D102
         with self._errors():
@@ -278,7 +271,7 @@ class LocalStore(Store):
         if not path.is_file():
             raise NotFoundError(f"there is no object {source!r} in the store at {self.uri}", key=source)
         with self._errors():
-            _make_folder(copy.parent)
+            local_files.make_folder(copy.parent)
             try:
                 # An object is never altered in place, so a second name is as good as a copy.
                 os.link(path, copy)
@@ -287,8 +280,8 @@ class LocalStore(Store):
             except FileExistsError:
                 with self.staging() as folder:
                     os.link(path, folder / "object")
-                    _replace(folder / "object", copy)
-            _flush(copy.parent)
+                    local_files.replace(folder / "object", copy)
+            local_files.flush(copy.parent)
 
     def stat(self, key: str) -> ObjectStat:  # noqa: D102
         try:
@@ -306,7 +299,7 @@ class LocalStore(Store):
             with suppress(FileNotFoundError, NotADirectoryError):
                 stats = [_object_stat(path.stat()) for path in (folder, *folder.rglob("*"))]
                 touched = max(stat.modified for stat in stats)
-                if not (_writer_is_dead(folder.name) or touched < before):
+                if not (local_files.writer_is_dead(folder.name) or touched < before):
                     continue
                 if delete:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -323,8 +316,8 @@ class LocalStore(Store):
         staging = self.root / STAGING
         with self._errors():
             staging.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.mkdtemp(dir=staging, prefix=f"w-{_process_space()}-{os.getpid()}-")
-            _sweep(staging, now=os.stat(folder).st_mtime)
+            folder = tempfile.mkdtemp(dir=staging, prefix=f"w-{local_files.process_space()}-{os.getpid()}-")
+            local_files.sweep(staging, now=os.stat(folder).st_mtime)
         return folder
 
     @contextmanager
@@ -353,95 +346,6 @@ class LocalStore(Store):
 
 def _object_stat(found: os.stat_result) -> ObjectStat:
     return ObjectStat(found.st_size, dt.datetime.fromtimestamp(found.st_mtime, dt.timezone.utc))
-
-
-def _create(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-        created = True
-    except FileExistsError:
-        # Over NFS the answer to a link that was made may get lost, and the second try finds it made.
-        created = os.path.samefile(source, target)
-    _flush(target.parent)
-    return created
-
-
-def _replace(source: Path, target: Path) -> bool:
-    # A second name keeps the caller's file where it is.
-    second = source.with_name(f"{source.name}.{uuid.uuid4().hex}")
-    os.link(source, second)
-    os.replace(second, target)
-    _flush(target.parent)
-    return True
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder with its parents, and flush the names of those that are new."""
-    new = []
-    while not folder.is_dir():
-        new.append(folder)
-        folder = folder.parent
-    for one in reversed(new):
-        one.mkdir(exist_ok=True)
-        _flush(one.parent)
-
-
-def _files(folder: str, prefix: str) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            if prefix or entry.name != STAGING:
-                yield from _files(entry.path, f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield prefix + entry.name
-
-
-def _sweep(staging: Path, now: float) -> None:
-    """Remove what writers that were killed left behind.
-
-    :param now: the file system's own time, which another machine's clock need not share.
-    """
-    for folder in staging.iterdir():
-        with suppress(FileNotFoundError, NotADirectoryError):
-            touched = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-            if _writer_is_dead(folder.name) or now - touched > STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-@functools.lru_cache(maxsize=1)
-def _process_space() -> str:
-    """Return a name for this boot of this machine, container by container: where a process id means something."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return digests.hex_of(digests.of_json(parts))[:12]
-
-
-def _writer_is_dead(folder: str) -> bool:
-    """Return whether a staging folder's writer was a process of this machine that is no more."""
-    match = re.match(r"w-([0-9a-f]{12})-(\d+)-", folder)
-    if not match or match[1] != _process_space():
-        return False
-    try:
-        os.kill(int(match[2]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_store(uri: str, access: S3Access | None = None) -> Store:

@@ -24,10 +24,11 @@ from typing import IO, Any
 from airflow_mlops.core import s3, s3_probe, s3_upload
 from airflow_mlops.core.errors import CannotReachError, NotFoundError, SpecError, UnsupportedError
 from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.local_files import STAGING
 from airflow_mlops.core.s3 import S3Access
 from airflow_mlops.core.s3_file import open_object, read_object
 from airflow_mlops.core.s3_probe import WRITER, writer_of
-from airflow_mlops.core.store import STAGING, LocalStore, ObjectStat, Store, check_key
+from airflow_mlops.core.store import LocalStore, ObjectStat, Store, check_key
 
 __all__ = ["S3Store"]
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError, UnsupportedError
-from airflow_mlops.core.store import STAGING, LocalStore, Store, check_key, open_store, safe_name
+from airflow_mlops.core.local_files import STAGING
+from airflow_mlops.core.store import LocalStore, Store, check_key, open_store, safe_name
 
 FORK = multiprocessing.get_context("fork")
 

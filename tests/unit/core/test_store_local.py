@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_mlops.core import store as module
+from airflow_mlops.core import local_files
 from airflow_mlops.core.errors import CannotReachError, SpecError, UnsupportedError
-from airflow_mlops.core.store import STAGING, LocalStore, open_store
+from airflow_mlops.core.local_files import STAGING
+from airflow_mlops.core.store import LocalStore, open_store
 
 FORK = multiprocessing.get_context("fork")
 
@@ -66,7 +67,7 @@ def test_what_another_machine_left_goes_after_a_day_and_not_before(store: LocalS
     for folder in (old, young, busy):
         folder.mkdir(parents=True)
     (busy / "object").touch()
-    long_ago = time.time() - module.STALE_SECONDS - 60
+    long_ago = time.time() - local_files.STALE_SECONDS - 60
     os.utime(old, (long_ago, long_ago))
     os.utime(busy, (long_ago, long_ago))
     store.put_bytes("x", b"")
@@ -79,8 +80,8 @@ def test_folders_and_objects_are_flushed_before_a_create_is_reported(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[Path] = []
-    flush = module._flush
-    monkeypatch.setattr(module, "_flush", lambda path: (flushed.append(path), flush(path)))
+    flush = local_files.flush
+    monkeypatch.setattr(local_files, "flush", lambda path: (flushed.append(path), flush(path)))
     store.put_bytes("a/b/x", b"", if_absent=True)
     names = [str(path.relative_to(store.root.parent)) for path in flushed if STAGING not in path.parts]
     assert names[-1] == "store/a/b", "the name of the object last"
@@ -105,7 +106,7 @@ def test_what_the_disk_refuses_is_said_with_its_cure(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number), "x")
 
-    monkeypatch.setattr(module.os, "link", refuse)
+    monkeypatch.setattr(local_files.os, "link", refuse)
     with pytest.raises(kind, match=text):
         store.put_bytes("x", b"", if_absent=True)
     monkeypatch.undo()
