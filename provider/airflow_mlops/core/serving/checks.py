@@ -75,7 +75,7 @@ def _example(client: ServerClient, spec: dict[str, Any], asked: dict[str, Any]) 
         return True, f"not made: {_why(asked)}", None
     predictions, _ = client.invoke(asked["body"].encode())
     count = len(predictions) if isinstance(predictions, (list, dict)) else 1
-    return True, f"it answers its own example with {count} predictions", count
+    return True, f"it answers its own example with {count} prediction{'s' if count != 1 else ''}", count
 
 
 def _offline(client: ServerClient, spec: dict[str, Any], asked: dict[str, Any]) -> tuple[bool, str, Any]:
