@@ -21,18 +21,33 @@ _ENTRY = ("seq", "model", "alias", "version", "previous_version", "by", "reason"
 
 @command
 def status(args: argparse.Namespace) -> None:
-    """Show which version each alias points at, and whether the ledger agrees."""
+    """Show which version each alias points at, whether the ledger agrees, and how the model does."""
     with session(args) as context:
-        show(overview.status(context, args.name), args.output)
+        rows = overview.status(context, args.name)
+    if args.output not in ("json", "yaml"):
+        rows = [{key: value for key, value in row.items() if key != "series"} for row in rows]
+    show(rows, args.output)
 
 
 @command
 def history(args: argparse.Namespace) -> None:
-    """Show every entry of a model's ledger."""
+    """Show every entry of a model's ledger, or the figures of its windows."""
+    if args.metric or args.series or args.since:
+        _figures(args)
+        return
     with session(args) as context:
         rows = overview.history(context, args.name)
     if args.output not in ("json", "yaml"):
         rows = [{key: row[key] for key in _HISTORY} for row in rows]
+    show(rows, args.output)
+
+
+def _figures(args: argparse.Namespace) -> None:
+    with session(args) as context:
+        rows = overview.figures(context, args.name, metric=args.metric, kind=args.series, since=args.since)
+    if args.output not in ("json", "yaml"):
+        hidden = {"figures", "facts", "report_uri"} | ({"summary"} if args.metric else set())
+        rows = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
     show(rows, args.output)
 
 

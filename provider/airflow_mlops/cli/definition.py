@@ -46,6 +46,9 @@ def get_mlops_cli_commands() -> list[CLICommand]:
     mlflow = Arg(("--mlflow-conn-id",), help="Connection of type mlflow (default: the configured back end)")
     store = Arg(("--store-conn-id",), help="Connection of the store (default: the configured back end)")
     common = (mlflow, store, ARG_OUTPUT, ARG_VERBOSE)
+    metric = Arg(("--metric",), help="Show this figure of every window instead, such as roc_auc")
+    series = Arg(("--series",), help="Show every window of a series instead: performance, estimate, drift, service...")
+    since = Arg(("--since",), help="Show the windows that end after this instant", metavar="INSTANT")
     return [
         GroupCommand(
             name="mlops",
@@ -53,15 +56,15 @@ def get_mlops_cli_commands() -> list[CLICommand]:
             subcommands=(
                 ActionCommand(
                     name="status",
-                    help="Show which version each alias points at, and whether the ledger agrees",
+                    help="Show which version each alias points at, whether the ledger agrees, and how the model does",
                     func=lazy_load_command(f"{_COMMANDS}.status"),
                     args=(optional_name, *common),
                 ),
                 ActionCommand(
                     name="history",
-                    help="Show every entry of a model's ledger",
+                    help="Show every entry of a model's ledger, or the figures of its windows",
                     func=lazy_load_command(f"{_COMMANDS}.history"),
-                    args=(name, *common),
+                    args=(name, metric, series, since, *common),
                 ),
                 ActionCommand(
                     name="promote",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core.monitoring import history as series
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.steps import StepContext
@@ -194,3 +195,34 @@ def test_card_prints_what_is_on_record(airflow, versions):
     assert "by ana" in printed
     assert "card.html" in airflow.errors
     assert airflow("card", "churn", "2")[1].startswith("# Model card: churn version 2\n")
+
+
+def test_status_and_history_show_the_figures_of_the_windows(airflow, versions, context):
+    airflow("promote", "churn", "1", "--reason", "first")
+    windows = [{"start": f"2013-0{month}-01", "end": f"2013-0{month + 1}-01"} for month in (3, 4)]
+    for window, value in zip(windows, (0.71, 0.65), strict=True):
+        severity = "ok" if value > 0.7 else "error"
+        figures = {"roc_auc": value, "rows": 10}
+        series.record(context.store, "churn:1", window, figures, "performance", severity=severity, summary="said")
+    series.record(context.store, "watched", windows[0], {"drift_share": 0.1}, "drift", severity="warning")
+
+    rows = json.loads(airflow("status", "--output", "json")[1])
+    assert [(row["model"], row["state"], row["health"], row["last_window"]) for row in rows] == [
+        ("churn", "ok", "error", "2013-05-01T00:00:00"),
+        ("watched", "watched, not registered", "warning", "2013-04-01T00:00:00"),
+    ]
+    assert rows[0]["series"]["performance"]["figures"] == {"roc_auc": 0.65, "rows": 10}
+    assert json.loads(airflow("status", "watched", "--output", "json")[1]) == rows[1:]
+    assert "watched" in airflow("status", "--output", "table")[1]
+
+    rows = json.loads(airflow("history", "churn", "--metric", "roc_auc", "--output", "json")[1])
+    assert [(row["end"][:10], row["value"], row["severity"]) for row in rows] == [
+        ("2013-04-01", 0.71, "ok"),
+        ("2013-05-01", 0.65, "error"),
+    ]
+    since = airflow("history", "churn", "--series", "performance", "--since", "2013-04-02", "--output", "json")[1]
+    assert [row["figures"]["roc_auc"] for row in json.loads(since)] == [0.65]
+    assert "0.65" in airflow("history", "churn", "--metric", "roc_auc", "--output", "plain")[1]
+
+    assert "has no figure 'roc_auk'; did you mean 'roc_auc'?" in airflow("history", "churn", "--metric", "roc_auk")[0]
+    assert "'chrn' has no history" in airflow("history", "chrn", "--metric", "roc_auc")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import ConflictError, NotFoundError, did_you_mean
+from airflow_mlops.core.monitoring import history as series
 from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
 from airflow_mlops.core.registry.versions import RegisteredModel, version_record
 
@@ -19,13 +20,80 @@ def models_with_ledger(context: StepContext) -> list[str]:
 
 
 def status(context: StepContext, name: str | None = None) -> list[dict[str, Any]]:
-    """Return one row for each alias: where it is, since when, by whom, and whether the ledger agrees.
+    """Return one row for each alias: where it is, since when, by whom, whether the ledger agrees, and how it does.
+
+    What is watched without being a registered model has a row without an alias. ``health`` is the worst of the last
+    verdicts, ``last_window`` the end of the newest window that was judged, ``series`` what the verdicts rest on.
 
     :raises NotFoundError: for a name that neither the registry nor the store knows.
     """
+    watched = series.subjects(context.store)
     if name is None:
-        return [row for known in models_with_ledger(context) for row in _status(context, known)]
-    return _status(context, name)
+        known = models_with_ledger(context)
+        rows = [row for one in known for row in _status(context, one)]
+        return [_healthy(context, row) for row in [*rows, *map(_watched, sorted({*watched} - {*known}))]]
+    try:
+        rows = _status(context, name)
+    except NotFoundError:
+        if name not in watched:
+            raise
+        rows = [_watched(name)]
+    return [_healthy(context, row) for row in rows]
+
+
+def _watched(name: str) -> dict[str, Any]:
+    return _row(name, None, None, None, None, "watched, not registered")
+
+
+def _healthy(context: StepContext, row: dict[str, Any]) -> dict[str, Any]:
+    found = series.health(context.store, row["model"], row["version"])
+    window = found["window"]["end"][:19] if found else None
+    return {
+        **row,
+        "health": found["severity"] if found else None,
+        "last_window": window,
+        "series": found["series"] if found else {},
+    }
+
+
+def figures(
+    context: StepContext, name: str, *, metric: str | None = None, kind: str | None = None, since: str | None = None
+) -> list[dict[str, Any]]:
+    """Return one row for each window of a model's history, the oldest first.
+
+    :param metric: only windows that have this figure, which is then ``value``.
+    :param kind: only of this series.
+    :param since: only windows that end after this instant.
+    :raises NotFoundError: if there is no such history or figure.
+    """
+    points = series.read(context.store, name, kind=kind, since=since)
+    if not points:
+        known = series.subjects(context.store)
+        what = f" of {kind!r}" if kind else ""
+        raise NotFoundError(f"{name!r} has no history{what} in {context.store.uri}{did_you_mean(name, known)}")
+    if metric is not None and not any(metric in point.figures for point in points):
+        names = sorted({one for point in points for one in point.figures})
+        listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise NotFoundError(
+            f"the history of {name!r} has no figure {metric!r}{did_you_mean(metric, names)} It has: {listed}"
+        )
+    return [
+        {
+            "series": point.series,
+            "start": point.window["start"][:19],
+            "end": point.window["end"][:19],
+            "version": point.version,
+            **({"metric": metric, "value": point.figures[metric]} if metric is not None else {}),
+            "severity": point.severity,
+            "summary": point.summary,
+            "at": point.at[:19],
+            "figures": point.figures,
+            "facts": point.facts,
+            "report_uri": point.report_uri,
+        }
+        for point in points
+        if metric is None or metric in point.figures
+    ]
 
 
 def _status(context: StepContext, name: str) -> list[dict[str, Any]]:

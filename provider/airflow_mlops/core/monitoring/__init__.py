@@ -1,0 +1,1 @@
+"""Monitoring: predictions, performance once labels come, and the history of every figure."""
