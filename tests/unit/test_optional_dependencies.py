@@ -108,10 +108,19 @@ def test_a_step_names_the_extra_it_needs(
     assert error["retryable"] is False
 
 
+def test_a_decision_needs_no_extra(tmp_path: Path) -> None:
+    args = {"name": "m", "policy": {"performance": {"metric": "roc_auc", "drop": 0.1}}, "reports": []}
+    spec = {"step": "decide_retraining", "args": args, "store": str(tmp_path)}
+    code = (
+        "import json\nfrom airflow_mlops.core.steps import run_step\nprint(run_step(json.loads(sys.argv[1]))['action'])"
+    )
+    assert run(EVERYTHING, code, json.dumps(spec)).splitlines()[-1] == "wait"
+
+
 def test_every_step_has_a_case() -> None:
     from airflow_mlops.core.steps import STEPS
 
-    assert {case[0] for case in CASES} == set(STEPS)
+    assert {case[0] for case in CASES} == set(STEPS) - {"decide_retraining"}
 
 
 def test_every_module_imports_where_there_is_only_airflow(tmp_path: Path) -> None:

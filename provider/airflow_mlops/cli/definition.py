@@ -14,6 +14,7 @@ _LIFECYCLE = "airflow_mlops.cli.lifecycle"
 _CONTAINERS = "airflow_mlops.cli.containers"
 _DOCTOR = "airflow_mlops.cli.doctor"
 _SERVING = "airflow_mlops.cli.serving"
+_RETRAINING = "airflow_mlops.cli.retraining"
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -74,6 +75,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 ),
                 *_governance_commands(name, alias, reason, by, common),
                 *_lifecycle_commands(common),
+                _decide_command(common),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
                 _serve_command((mlflow, store, ARG_VERBOSE)),
             ),
@@ -160,6 +162,23 @@ def _lifecycle_commands(common: tuple[Arg, ...]) -> list[ActionCommand]:
             args=(as_json, *common),
         ),
     ]
+
+
+def _decide_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="decide",
+        help="Show the decisions about retraining a model, or make them again from what they were made of",
+        func=lazy_load_command(f"{_RETRAINING}.decide"),
+        args=(
+            Arg(("name",), help="Name of the model, as the decisions are kept under"),
+            Arg(("--number",), help="Only this decision", type=int, metavar="N"),
+            Arg(("--replay",), help="Decide again on the same inputs; exit code 1 if it differs", action="store_true"),
+            Arg(("--policy",), help="JSON or a file of it: what this policy would have decided", metavar="POLICY"),
+            *common,
+        ),
+    )
 
 
 def _reap_command(common: tuple[Arg, ...]) -> ActionCommand:

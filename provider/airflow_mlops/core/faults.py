@@ -78,6 +78,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
     ),
     "roll_back_deployment": ("deploy.rolling_back",),
     "record_history": ("history.recorded", "history.bundled"),
+    "decide_retraining": ("decide.decided", "decide.recorded"),
     "write_to_s3": ("s3.part_sent", "s3.uploaded", "s3.published"),
     "checkout_code": ("code.fetched", "code.installed"),
     "build_image": ("image.built",),

@@ -32,7 +32,7 @@ COLLECTED = ("data", "datasets", "schemas", ROWKEYS, "reports", "training", "reg
 #: Records that stay, but keep what they name only while they are young or something kept names them.
 WEAK = ("models",)
 #: What names objects without needing them.
-NO_ROOTS = (lock.FOLDER, erasures.FOLDER, "approvals", "cards", "history")
+NO_ROOTS = (lock.FOLDER, erasures.FOLDER, "approvals", "cards", "history", "retraining")
 #: Never collected; what its entries name is followed entry by entry.
 LEDGER = "ledger"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -1,0 +1,99 @@
+"""What ``airflow mlops decide`` does. Imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from airflow_mlops.cli.session import command, note, session, show
+from airflow_mlops.core.errors import NotFoundError, SpecError
+from airflow_mlops.core.policy import record
+from airflow_mlops.core.policy.memory import Memory
+from airflow_mlops.core.policy.record import Decisions
+from airflow_mlops.core.policy.rules import Policy
+from airflow_mlops.core.policy.step import decided, replayed
+
+
+@command
+def decide(args: argparse.Namespace) -> None:
+    """Show the decisions about a model, or make them again from what they were made of."""
+    policy = _policy(args.policy)
+    with session(args) as context:
+        decisions = Decisions(context.store, args.name)
+        numbers = decisions.numbers()
+        if not numbers:
+            known = ", ".join(record.names(context.store)) or "nothing"
+            raise NotFoundError(f"there are no decisions about {args.name!r}; there are some about: {known}")
+        wanted = numbers if args.number is None else [args.number]
+        if args.number is not None and args.number not in numbers:
+            raise NotFoundError(f"there is no decision {args.number} about {args.name!r}; the last is {numbers[-1]}")
+        if policy is not None:
+            rows = _otherwise(decisions, numbers, policy)
+        elif args.replay:
+            rows = [_again(decisions, seq) for seq in wanted]
+        else:
+            rows = [_row(decisions.read(seq)) for seq in wanted]
+    show(rows, args.output)
+    if policy is not None:
+        note(f"{sum(row['would_be'] == 'retrain' for row in rows)} retrainings instead of {_retrainings(rows)}")
+    elif args.replay:
+        other = [row for row in rows if row["replay"] != "same"]
+        if other:
+            raise SystemExit(f"{len(other)} of {len(rows)} decisions come out otherwise")
+        note(f"{len(rows)} decisions come out as they are on record")
+
+
+def _policy(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"--policy is JSON, or a file of it: {error}") from None
+    Policy.of(value)
+    return value  # type: ignore[no-any-return]
+
+
+def _row(found: dict[str, Any]) -> dict[str, Any]:
+    decision, run = found["decision"], found["run"]
+    return {
+        "number": found["seq"],
+        "clock": decision["clock"],
+        "action": decision["action"],
+        "reason": decision["reason"],
+        "counted": decision["signals"]["counted"],
+        "run": run.get("run_id"),
+    }
+
+
+def _again(decisions: Decisions, seq: int) -> dict[str, Any]:
+    decision, found = replayed(decisions, seq)
+    kept = {name: one for name, one in found["decision"].items() if name != "passed_over"}
+    same = json.loads(json.dumps(decision.to_dict())) == kept
+    now = "same" if same else f"{decision.action}: {decision.reason}"
+    return {**_row(found), "replay": now}
+
+
+def _otherwise(decisions: Decisions, numbers: list[int], policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what another policy would have decided, from the first decision on, each with its own memory."""
+    memories: dict[int, Memory] = {0: Memory()}
+    rows = []
+    for seq in numbers:
+        found = decisions.read(seq)
+        decision, memories[seq] = decided(found, memories[found["base"]], policy)
+        rows.append(
+            {
+                "number": seq,
+                "clock": found["decision"]["clock"],
+                "action": found["decision"]["action"],
+                "would_be": decision.action,
+                "reason": decision.reason,
+            }
+        )
+    return rows
+
+
+def _retrainings(rows: list[dict[str, Any]]) -> int:
+    return sum(row["action"] == "retrain" for row in rows)
