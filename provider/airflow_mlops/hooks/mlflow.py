@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseHook, conf
 from airflow_mlops import backend
 from airflow_mlops.core.errors import MlopsError, SpecError, did_you_mean
 from airflow_mlops.core.tracking import sqlite_uri, strip_credentials
+from airflow_mlops.hooks.forms import form_widgets
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -58,21 +59,7 @@ class MLflowHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the extra fields of the connection form (Airflow 3.1; later versions read the metadata)."""
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from wtforms import BooleanField, PasswordField, StringField
-
-        def text(label: str) -> StringField:
-            return StringField(label, widget=BS3TextFieldWidget())
-
-        return {
-            "registry_uri": text("Registry URI"),
-            "ui_url": text("UI address"),
-            "token": PasswordField("Token", widget=BS3PasswordFieldWidget()),
-            "insecure_tls": BooleanField("Accept any TLS certificate"),
-            "server_cert_path": text("CA bundle"),
-            "client_cert_path": text("Client certificate"),
-            "timeout": text("Timeout (s)"),
-        }
+        return form_widgets(cls.conn_type)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

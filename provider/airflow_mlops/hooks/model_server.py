@@ -13,6 +13,7 @@ from airflow_mlops import backend
 from airflow_mlops.core.errors import CannotReachError, MlopsError, SpecError, did_you_mean
 from airflow_mlops.core.serving.client import ServerClient
 from airflow_mlops.core.serving.places import Place, alive
+from airflow_mlops.hooks.forms import form_widgets
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -39,6 +40,11 @@ class ModelServerHook(BaseHook):
     def __init__(self, server_conn_id: str | None = None) -> None:
         super().__init__()
         self.server_conn_id = server_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form (Airflow 3.1; later versions read the metadata)."""
+        return form_widgets(cls.conn_type)
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

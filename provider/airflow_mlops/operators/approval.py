@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.registry.policy import Policy
@@ -95,6 +96,8 @@ class ApproveModelOperator(MlopsOperator, ApprovalOperator):
         # Airflow passes the DAG's own params on to every task; they are no part of the form.
         kwargs["params"] = {"reason": Param("", type=["string", "null"], title="Reason", description=REASON)}
         super().__init__(subject="Release this model?", response_timeout=response_timeout, **kwargs)
+        if not hasattr(ParamsDict, "filter_params_by_source"):  # Airflow 3.1 leaves them among the form's
+            self.params = ParamsDict({"reason": self.params.get_param("reason")})
         for name, value in (("on_reject", on_reject), ("on_timeout", on_timeout)):
             if value not in OUTCOMES and "{" not in str(value):
                 raise ValueError(f"{name} must be 'fail' or 'skip', got {value!r}")

@@ -331,9 +331,6 @@ def test_the_connection_form():
 
     from airflow.providers_manager import ProvidersManager
 
-    widgets = ProvidersManager().connection_form_widgets
-    assert widgets["extra__mlflow__token"].is_sensitive
-    assert "extra__mlflow__registry_uri" in widgets
     assert ProvidersManager().field_behaviours["mlflow"]["relabeling"] == {"schema": "Scheme"}
     assert ProvidersManager().hooks["mlflow"].hook_class_name == "airflow_mlops.hooks.mlflow.MLflowHook"
 

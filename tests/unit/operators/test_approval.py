@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG
 from pendulum import duration
@@ -83,8 +84,10 @@ def test_it_asks_then_keeps_the_answer_which_promotes(ref: Any, asked: Any) -> N
     with pytest.raises(TaskAwaitingInput) as waiting:
         approve.execute(task())
 
-    assert (waiting.value.method_name, waiting.value.timeout) == ("execute_complete", dt.timedelta(hours=2))
-    assert type(waiting.value.timeout) is dt.timedelta, "Airflow sends no other type"
+    assert waiting.value.method_name == "execute_complete"
+    if TaskAwaitingInput is not TaskDeferred:  # below Airflow 3.3 the trigger has the timeout
+        assert waiting.value.timeout == dt.timedelta(hours=2)
+        assert type(waiting.value.timeout) is dt.timedelta, "Airflow sends no other type"
     question = asked.call_args.kwargs
     assert question["subject"] == "Release churn version 1 as churn@champion?"
     assert "https://mlflow.example.com/#/models/churn/versions/1" in question["body"]

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
+import airflow_mlops
 from airflow_mlops.core.code import checkout
 from airflow_mlops.core.faults import CRASH_POINTS, VARIABLE
 from airflow_mlops.exceptions import MlopsFailed, MlopsUnavailable
@@ -151,6 +152,20 @@ def test_the_environment_has_the_commits_packages_over_the_workers(repository: R
     repository.commit("four", other_txt="y")
     with pytest.raises(MlopsFailed, match=r"the commit has no requirements\.txt"):
         first.execute(context(tmp_path, run="r4"))
+
+
+def test_a_worker_without_pip_gets_one_for_the_environment(
+    bare_python: Path, repository: Repository, tmp_path: Path
+) -> None:
+    """As where the worker's own environment was made by uv."""
+    wheel(repository.folder)
+    sha = repository.commit("one", requirements_txt="./tiny_thing-1.0-py3-none-any.whl\n")
+    command = [str(bare_python), "-c", CHILD, str(repository.folder), sha, str(tmp_path / "work")]
+    where = {**os.environ, "PYTHONPATH": str(Path(airflow_mlops.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=where)
+    assert done.returncode == 0, done.stderr[-2000:]
+    _, python = done.stdout.split()
+    assert subprocess.run([python, "-c", "import tiny_thing"], check=False).returncode == 0
 
 
 CHILD = """

@@ -130,7 +130,7 @@ def test_a_ref_that_is_moved_back_runs_nothing_and_says_what_to_do(
     old = repository.commit("old")
     events = run(watcher(repository, state), lambda: repository.commit("new"))
     repository.git("reset", "--quiet", "--hard", old)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         run(watcher(repository, state), lambda: None, seconds=2)
     assert [event["subject"] for event in events] == ["old", "new"]
 

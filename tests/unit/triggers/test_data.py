@@ -89,7 +89,7 @@ def test_a_restart_goes_on_from_the_watermark(tmp_path: Path) -> None:
     # It is written down when the next look begins.
     one, two = run(restarted(), lambda: (tmp_path / "b.csv").write_text("v\n2\n"))
     assert (names(one), names(two)) == (["a.csv"], ["b.csv"])
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         run(_advanced(restarted()), seconds=1)
 
 

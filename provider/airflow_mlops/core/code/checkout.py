@@ -122,11 +122,19 @@ def environment(code: Path, requirements: str, folder: Path, log: logging.Logger
             inside = next((place / "lib").glob("python3*")) / "site-packages"
             own = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
             (inside / "worker.pth").write_text("".join(f"import site; site.addsitedir({p!r})\n" for p in sorted(own)))
-            if _run([str(python), "-c", "import pip"], code, None):
-                _run([str(python), "-m", "ensurepip", "--quiet"], code, log)
+            tail: deque[str] = deque(maxlen=12)
+            # The worker has none where uv made its environment.
+            if _run([str(python), "-c", "import pip"], code, None) and _run(
+                [str(python), "-m", "ensurepip"], code, None, tail
+            ):
+                shutil.rmtree(place, ignore_errors=True)
+                raise SpecError(
+                    f"{requirements} of the commit cannot be installed: the worker has no pip, and its Python cannot "
+                    f"make one; install pip there. ensurepip says: {' | '.join(tail)[-300:]}"
+                )
             options = ["--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--quiet"]
             log.info("Installing %s of the commit into %s", requirements, place)
-            tail: deque[str] = deque(maxlen=12)
+            tail.clear()
             command = [str(python), "-m", "pip", "install", *options, "--requirement", str(file)]
             if _run(command, code, log, tail):
                 shutil.rmtree(place, ignore_errors=True)
