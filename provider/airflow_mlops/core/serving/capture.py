@@ -14,6 +14,7 @@ import random
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -103,63 +104,76 @@ class Recorder:
     ) -> None:
         self.store, self.capture, self.identity, self.figures = store, capture, dict(identity), figures
         self.prefix = folder_of(str(identity["server"])) if prefix is None else prefix
-        self._waiting: list[tuple[pandas.DataFrame, list[Any], str, float]] = []
+        self._waiting: deque[tuple[Any, Any, float]] = deque()
         self._rows = 0
         self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._closed = False
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         if capture.sample > 0:
+            import pyarrow.parquet  # noqa: F401 - now, not while requests are answered
+
             self._thread.start()
 
     def take(self, data: Any, predictions: Any) -> None:
         """Take one request; it is looked at later, by the writing thread."""
         if self.capture.sample <= 0 or random.random() >= self.capture.sample:  # noqa: S311 - samples, guards nothing
             return
-        try:
-            frame, values = as_frame(data), as_list(predictions)
-        except Exception as error:
-            log.warning("A request was not captured: %s", type(error).__name__)
-            return
+        rows = len(predictions) if hasattr(predictions, "__len__") else 1
         with self._lock:
-            if self._rows + len(frame) > MAX_WAITING or len(values) != len(frame):
-                self.figures.add("capture_dropped_rows", len(frame))
-                return
-            self._waiting.append((frame, values, uuid.uuid4().hex, time.time()))
-            self._rows += len(frame)
+            if self._rows + rows <= MAX_WAITING:
+                self._waiting.append((data, predictions, time.time()))
+                self._rows += rows
+                rows = 0
+            if self._rows > MAX_WAITING // 2:
+                self._wake.set()
+        if rows:
+            self.figures.add("capture_dropped_rows", rows)
 
     def close(self) -> None:
         """Write what waits, and stop."""
-        self._closed.set()
+        self._closed = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(30)
 
     def _run(self) -> None:
-        while not self._closed.wait(self.capture.flush_seconds):
+        while not self._closed:
+            self._wake.wait(self.capture.flush_seconds)
+            self._wake.clear()
             self._flush()
         self._flush()
 
     def _flush(self) -> None:
         with self._lock:
-            waiting, self._waiting, self._rows = self._waiting, [], 0
-        if not waiting:
+            waiting, self._waiting, self._rows = self._waiting, deque(), 0
+        taken = []
+        for data, predictions, at in waiting:
+            frame: Any = ()
+            try:
+                frame, values = as_frame(data), as_list(predictions)
+                if len(frame) != len(values):
+                    raise ValueError("so many rows, and so many predictions")
+                taken.append((frame, values, at))
+            except Exception as error:
+                self.figures.add("capture_dropped_rows", max(len(frame), 1))
+                log.warning("A request was not captured: %s", type(error).__name__)
+        if not taken:
             return
-        rows = sum(len(frame) for frame, *_ in waiting)
+        rows = sum(len(frame) for frame, *_ in taken)
         try:
-            self._write(waiting)
+            self._write(self._table(taken))
             self.figures.add("captured_rows", rows)
         except Exception as error:
             # What serves goes on; the counter says what is missing.
             self.figures.add("capture_dropped_rows", rows)
             log.warning("%s rows were not captured: %s: %s", rows, type(error).__name__, str(error)[:300])
 
-    def _write(self, waiting: list[tuple[pandas.DataFrame, list[Any], str, float]]) -> None:
-        import pandas as pd
-
+    def _write(self, frame: pandas.DataFrame) -> None:
         now = dt.datetime.now(dt.timezone.utc)
         version = self.identity.get("version")
         partition = f"date={now:%Y-%m-%d}/version={safe_name(str(version)) if version else 'none'}"
         key = f"{self.prefix}/{partition}/{now:%H%M%S%f}-{uuid.uuid4().hex}.parquet".lstrip("/")
-        frame = pd.concat([self._labelled(*one) for one in waiting], ignore_index=True)
         with self.store.staging() as folder:
             # Text and numbers in one column are what a client may send; Arrow has no such type.
             for name in frame.select_dtypes("object").columns:
@@ -168,20 +182,29 @@ class Recorder:
             frame.to_parquet(folder / "rows.parquet", index=False)
             self.store.put_file(key, folder / "rows.parquet", if_absent=True)
 
-    def _labelled(self, frame: pandas.DataFrame, values: list[Any], request: str, at: float) -> pandas.DataFrame:
+    def _table(self, taken: list[tuple[pandas.DataFrame, list[Any], float]]) -> pandas.DataFrame:
+        """Return the rows of some requests, column by column: answers wait while this computes."""
         import pandas as pd
 
-        names = list(frame.columns) if self.capture.columns is None else self.capture.columns
-        made: pandas.DataFrame = frame[[name for name in names if name in frame.columns]].reset_index(drop=True)
+        sizes = [len(frame) for frame, *_ in taken]
+        requests = [uuid.uuid4().hex for _ in taken]
+        made: pandas.DataFrame = pd.concat([frame for frame, *_ in taken], ignore_index=True)
+        of_request = [request for request, size in zip(requests, sizes, strict=True) for _ in range(size)]
+        numbers = [number for size in sizes for number in range(size)]
+        own = self.capture.key
+        keys: list[str] = []
+        for request, (frame, _, _) in zip(requests, taken, strict=True):
+            named = own in frame.columns
+            keys += map(str, frame[own].tolist()) if named else (f"{request}/{n}" for n in range(len(frame)))
+        if self.capture.columns is not None:
+            made = made[[name for name in self.capture.columns if name in made.columns]].copy()
         made.columns = [str(name) for name in made.columns]
-        own = self.capture.key in frame.columns
-        made["prediction"] = values
-        made["prediction_key"] = [
-            str(value) for value in (frame[self.capture.key] if own else (f"{request}/{n}" for n in range(len(frame))))
-        ]
-        made["prediction_time"] = pd.Timestamp(at, unit="s", tz="UTC").as_unit("us")
-        made["prediction_request"] = request
-        made["prediction_row"] = range(len(frame))
+        times = [at for _, values, at in taken for _ in values]
+        made["prediction"] = [value for _, values, _ in taken for value in values]
+        made["prediction_key"] = keys
+        made["prediction_time"] = pd.to_datetime(times, unit="s", utc=True).as_unit("us")
+        made["prediction_request"] = of_request
+        made["prediction_row"] = numbers
         for name in ("model", "version", "digest", "deployment"):
             made[f"prediction_{name}"] = str(self.identity.get(name) or "")
         return made

@@ -9,12 +9,15 @@ input closes, so that it never outlives the one who started it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,19 @@ log = logging.getLogger("airflow_mlops.serving")
 
 #: Longer than the gateway keeps an idle connection to a server, so that it is never the server that closes first.
 KEEP_ALIVE_SECONDS = 120
+#: Seconds that a thread may keep the interpreter while another waits for it: of Python's default of 5 ms a request,
+#: which changes threads some times, would feel each.
+SWITCH_SECONDS = 0.0005
+#: Seconds that are left to write captured rows once the one who started the process is gone.
+ORPHAN_SECONDS = 20
 
 
 def main(file: str) -> None:
     """Serve until SIGTERM; requests that are under way are answered first."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     job = json.loads(Path(file).read_text(encoding="utf-8"))
+    # Before the web server takes signals over, and after it has ended by one and raises it again.
+    signal.signal(signal.SIGTERM, _end)
     if job.get("guarded"):
         threading.Thread(target=_end_with_parent, daemon=True).start()
     silence_telemetry()
@@ -58,7 +68,8 @@ def application(job: dict[str, Any]) -> Iterator[Any]:
         raise IntegrityError(f"the model's files have the digest {found}, not {digest} as deployed; it is not served")
     require("mlflow", "serving a model")
     import mlflow.pyfunc
-    from mlflow.pyfunc import scoring_server
+
+    from airflow_mlops.core.serving import scoring
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with models.quietly():
@@ -71,7 +82,7 @@ def application(job: dict[str, Any]) -> Iterator[Any]:
         open_store(job["store"], access), Capture.of(job.get("capture")), job["identity"], figures, job.get("prefix")
     )
     try:
-        yield measured(scoring_server.init(RecordedModel(model, recorder, figures)), figures)
+        yield measured(scoring.application(RecordedModel(model, recorder, figures)), figures)
     finally:
         recorder.close()
 
@@ -91,12 +102,25 @@ def _serve(app: Any, job: dict[str, Any]) -> None:
     server = uvicorn.Server(settings)
     known = job["identity"]
     version = f"/{known['version']}" if known.get("version") else ""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    # What is loaded by now stays; looking through all of it for garbage would hold up requests again and again.
+    gc.collect()
+    gc.freeze()
     log.info("Deployment %s to %s serves %s%s", known["deployment"], known["server"], known["model"], version)
     server.run(sockets=[socket.socket(fileno=int(job["fd"]))] if "fd" in job else None)
 
 
+def _end(*_: Any) -> None:
+    raise SystemExit(0)
+
+
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not by ``sys.stdin``, whose lock the interpreter needs when it ends.
+    while os.read(0, 1 << 10):
+        pass
+    # As if told to: what was captured is written.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_SECONDS)
     os._exit(3)
 
 
