@@ -127,15 +127,22 @@ def test_the_decorators_are_attributes_of_task() -> None:
 
 def test_the_uis_forms_have_every_field() -> None:
     """What the form is made of on Airflow 3.1, where hooks make it, and on later ones, where the metadata does."""
-    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-
-    forms = {one.connection_type: one for one in HookMetaService.hook_meta_data()}
+    code = """
+import json
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+print("OUT", json.dumps([one.model_dump(mode="json") for one in HookMetaService.hook_meta_data()]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("OUT ")]
+    forms = {one["connection_type"]: one for one in json.loads(line.removeprefix("OUT "))}
     for connection in INFO["connection-types"]:
         form = forms[connection["connection-type"]]
-        assert set(form.extra_fields or {}) == set(connection["conn-fields"])
-        assert form.hook_name == connection["hook-name"]
+        assert set(form["extra_fields"] or {}) == set(connection["conn-fields"])
+        assert form["hook_name"] == connection["hook-name"]
+        placeholders = connection["ui-field-behaviour"]["placeholders"]
+        assert form["standard_fields"]["host"]["placeholder"] == placeholders["host"]
         for name, field in connection["conn-fields"].items():
-            shown = form.extra_fields[name]["schema"]  # type: ignore[index]
+            shown = form["extra_fields"][name]["schema"]
             assert shown["title"] == field["label"]
             assert shown["type"] == field["schema"]["type"]
             assert shown.get("format") == field["schema"].get("format")

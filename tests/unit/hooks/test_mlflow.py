@@ -329,11 +329,6 @@ def test_the_connection_form():
     assert set(form["conn-fields"]) == set(EXTRA)
     assert form["conn-fields"]["token"]["schema"]["format"] == "password"
 
-    from airflow.providers_manager import ProvidersManager
-
-    assert ProvidersManager().field_behaviours["mlflow"]["relabeling"] == {"schema": "Scheme"}
-    assert ProvidersManager().hooks["mlflow"].hook_class_name == "airflow_mlops.hooks.mlflow.MLflowHook"
-
 
 def test_the_metadata_keeps_to_airflows_schema():
     import importlib.resources
