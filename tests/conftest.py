@@ -35,6 +35,8 @@ from servers.docker import docker_engine as docker_engine  # noqa: E402
 from servers.docker import ml_image as ml_image  # noqa: E402
 from servers.git import git_server as git_server  # noqa: E402
 from servers.git import repository as repository  # noqa: E402
+from servers.inboxes import mail_server as mail_server  # noqa: E402
+from servers.inboxes import web_hook as web_hook  # noqa: E402
 from servers.interpreters import bare_python as bare_python  # noqa: E402
 from servers.interpreters import other_python as other_python  # noqa: E402
 from servers.interpreters import plain_python as plain_python  # noqa: E402

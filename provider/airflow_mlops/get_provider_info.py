@@ -154,6 +154,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLOps",
                 "python-modules": [
+                    "airflow_mlops.operators.alerting",
                     "airflow_mlops.operators.approval",
                     "airflow_mlops.operators.code",
                     "airflow_mlops.operators.data",

@@ -65,6 +65,9 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
+#: Steps that do with Python alone.
+NEEDS_NONE = {"alert", "decide_retraining"}
+
 CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("snapshot_data", ("pyarrow",), {"source": "{csv}"}, "pyarrow"),
     (
@@ -120,7 +123,13 @@ def test_a_decision_needs_no_extra(tmp_path: Path) -> None:
 def test_every_step_has_a_case() -> None:
     from airflow_mlops.core.steps import STEPS
 
-    assert {case[0] for case in CASES} == set(STEPS) - {"decide_retraining"}
+    assert {case[0] for case in CASES} | NEEDS_NONE == set(STEPS)
+
+
+def test_alerts_need_no_library(tmp_path: Path) -> None:
+    args = {"reports": [{"kind": "drift", "passed": False, "severity": "error", "summary": "s"}], "subject": "m"}
+    spec = {"step": "alert", "args": {**args, "sensitivity": "high"}, "store": str(tmp_path)}
+    assert run(EVERYTHING, STEP + "else:\n    print('fine')\n", json.dumps(spec)).splitlines()[-1] == "fine"
 
 
 def test_every_module_imports_where_there_is_only_airflow(tmp_path: Path) -> None:
@@ -145,6 +154,7 @@ except ImportError:  # Airflow 3.1
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 from airflow_mlops.operators.data import SnapshotDataOperator, ValidateDataOperator
 from airflow_mlops.operators.evaluation import EvaluateModelOperator
+from airflow_mlops.operators.monitoring import AlertOperator
 from airflow_mlops.operators.registry import (
     ApproveModelOperator, ArchiveModelsOperator, PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
 )
@@ -161,10 +171,11 @@ with DAG("d", schedule=None) as dag:
     PromoteModelOperator(task_id="promote", model=version.output, alias="champion", evidence=[approval.output])
     RollbackModelOperator(task_id="back", model_name="m")
     ArchiveModelsOperator(task_id="archive", model_name="m")
-    DeployModelOperator(task_id="deploy", model=version.output, server="m")
+    deployed = DeployModelOperator(task_id="deploy", model=version.output, server="m")
+    AlertOperator(task_id="alert", reports=[report.output, deployed.output], subject="m")
 print(len(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict))
 """
-    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "10"
+    assert run(EVERYTHING, code, AIRFLOW_HOME=str(tmp_path)).split()[-1] == "11"
 
 
 def test_a_hook_says_it_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from airflow_mlops.cli.session import command, note, session, show, user
+from airflow_mlops.core.alerts.listing import incident_history
 from airflow_mlops.core.errors import NotFoundError
 from airflow_mlops.core.registry import overview
 from airflow_mlops.core.registry.archive import archive_models
@@ -16,12 +17,13 @@ from airflow_mlops.core.registry.versions import RegisteredModel
 
 #: Columns of a table; json and yaml have what stands behind them too.
 _HISTORY = ("entry", "at", "action", "alias", "version", "previous", "by", "reason", "evidence", "run")
+_INCIDENTS = ("at", "incident", "event", "severity", "since", "windows", "summary", "told")
 _ENTRY = ("seq", "model", "alias", "version", "previous_version", "by", "reason", "at")
 
 
 @command
 def status(args: argparse.Namespace) -> None:
-    """Show which version each alias points at, whether the ledger agrees, and how the model does."""
+    """Show which version each alias points at, whether the ledger agrees, how the model does, and open incidents."""
     with session(args) as context:
         rows = overview.status(context, args.name)
     if args.output not in ("json", "yaml"):
@@ -31,14 +33,14 @@ def status(args: argparse.Namespace) -> None:
 
 @command
 def history(args: argparse.Namespace) -> None:
-    """Show every entry of a model's ledger, or the figures of its windows."""
+    """Show every entry of a model's ledger, the figures of its windows, or every incident about it."""
     if args.metric or args.series or args.since:
         _figures(args)
         return
     with session(args) as context:
-        rows = overview.history(context, args.name)
+        rows = incident_history(context, args.name) if args.incidents else overview.history(context, args.name)
     if args.output not in ("json", "yaml"):
-        rows = [{key: row[key] for key in _HISTORY} for row in rows]
+        rows = [{key: row[key] for key in (_INCIDENTS if args.incidents else _HISTORY)} for row in rows]
     show(rows, args.output)
 
 

@@ -44,6 +44,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
         help="Another registered name to promote to; the version is made there of the same files",
         metavar="NAME",
     )
+    incidents = Arg(("--incidents",), help="Show what monitors alerted of instead", action="store_true")
     mlflow = Arg(("--mlflow-conn-id",), help="Connection of type mlflow (default: the configured back end)")
     store = Arg(("--store-conn-id",), help="Connection of the store (default: the configured back end)")
     common = (mlflow, store, ARG_OUTPUT, ARG_VERBOSE)
@@ -63,9 +64,9 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="history",
-                    help="Show every entry of a model's ledger, or the figures of its windows",
+                    help="Show every entry of a model's ledger, the figures of its windows, or its incidents",
                     func=lazy_load_command(f"{_COMMANDS}.history"),
-                    args=(name, metric, series, since, *common),
+                    args=(name, metric, series, since, incidents, *common),
                 ),
                 ActionCommand(
                     name="promote",

@@ -31,6 +31,7 @@ STEPS = {
     "archive_models": "airflow_mlops.core.registry.archive:archive_models",
     "request_approval": "airflow_mlops.core.registry.approval:request_approval",
     "record_approval": "airflow_mlops.core.registry.approval:record_approval",
+    "alert": "airflow_mlops.core.alerts.step:alert",
     "deploy_model": "airflow_mlops.core.serving.deploy:deploy_model",
     "decide_retraining": "airflow_mlops.core.policy.step:decide_retraining",
 }

@@ -226,3 +226,26 @@ def test_status_and_history_show_the_figures_of_the_windows(airflow, versions, c
 
     assert "has no figure 'roc_auk'; did you mean 'roc_auc'?" in airflow("history", "churn", "--metric", "roc_auk")[0]
     assert "'chrn' has no history" in airflow("history", "chrn", "--metric", "roc_auc")[0]
+
+
+def test_open_incidents_stand_beside_their_model_and_all_of_them_in_a_history_of_their_own(airflow, context, versions):
+    from airflow_mlops.core.alerts.step import alert
+
+    airflow("promote", "churn", "1", "--reason", "first")
+    bad = {"kind": "performance", "passed": False, "severity": "error", "summary": "AUC fell to 0.6."}
+    for about in ("churn@champion", "orders"):
+        alert(context, reports=bad, subject=about, moment="2026-03-01")
+    rows = json.loads(airflow("status", "--output", "json")[1])
+    assert [(row["model"], row["alias"], row["state"], row["incidents"]) for row in rows] == [
+        ("churn", "champion", "ok", "performance (error) since 2026-03-01"),
+        ("orders", None, "watched, not registered", "performance (error) since 2026-03-01"),
+    ]
+    assert json.loads(airflow("status", "orders", "--output", "json")[1]) == rows[1:]
+    assert "AUC fell" in airflow("history", "churn", "--incidents", "--output", "plain")[1]
+    (row,) = json.loads(airflow("history", "orders", "--incidents", "--output", "json")[1])
+    assert (row["incident"], row["event"], row["told"]) == ("orders/performance/1", "opened", None)
+    code, _ = airflow("history", "order", "--incidents")
+    assert "no incident about 'order' is on record" in code
+    assert "did you mean 'orders'?" in code
+    alert(context, reports={**bad, "passed": True, "severity": "ok"}, subject="orders", moment="2026-03-02")
+    assert len(json.loads(airflow("status", "--output", "json")[1])) == 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: First part of a key whose objects are ever collected; all others stay, and what they name.
 COLLECTED = ("data", "datasets", "schemas", ROWKEYS, "reports", "training", "registrations", "versions")
 #: Records that stay, but keep what they name only while they are young or something kept names them.
-WEAK = ("models",)
+WEAK = ("models", "alerts", "alert_digests")
 #: What names objects without needing them.
 NO_ROOTS = (lock.FOLDER, erasures.FOLDER, "approvals", "cards", "history", "retraining")
 #: Never collected; what its entries name is followed entry by entry.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.core.alerts.listing import open_incidents
 from airflow_mlops.core.errors import ConflictError, NotFoundError, did_you_mean
 from airflow_mlops.core.monitoring import history as series
 from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
@@ -23,22 +24,37 @@ def status(context: StepContext, name: str | None = None) -> list[dict[str, Any]
     """Return one row for each alias: where it is, since when, by whom, whether the ledger agrees, and how it does.
 
     What is watched without being a registered model has a row without an alias. ``health`` is the worst of the last
-    verdicts, ``last_window`` the end of the newest window that was judged, ``series`` what the verdicts rest on.
+    verdicts, ``last_window`` the end of the newest window that was judged, ``series`` what the verdicts rest on,
+    ``incidents`` what is open.
 
     :raises NotFoundError: for a name that neither the registry nor the store knows.
     """
     watched = series.subjects(context.store)
+    incidents = open_incidents(context, name)
+    known = models_with_ledger(context)
     if name is None:
-        known = models_with_ledger(context)
         rows = [row for one in known for row in _status(context, one)]
-        return [_healthy(context, row) for row in [*rows, *map(_watched, sorted({*watched} - {*known}))]]
-    try:
-        rows = _status(context, name)
-    except NotFoundError:
-        if name not in watched:
-            raise
-        rows = [_watched(name)]
-    return [_healthy(context, row) for row in rows]
+        rows += map(_watched, sorted({*watched} - {*known}))
+    else:
+        try:
+            rows = _status(context, name)
+        except NotFoundError:
+            if name not in watched and not incidents:
+                raise
+            rows = [_watched(name)] if name in watched else []
+    shown = {about for row in rows for about in _abouts(row)}
+    rows += [_watched(about) for about in dict.fromkeys(one["about"] for one in incidents) if about not in shown]
+    return [{**_healthy(context, row), "incidents": _of_row(row, incidents)} for row in rows]
+
+
+def _abouts(row: dict[str, Any]) -> tuple[str, str]:
+    """Return how an incident names what a row is of: the model, or its alias."""
+    return row["model"], f"{row['model']}@{row['alias']}"
+
+
+def _of_row(row: dict[str, Any], incidents: list[dict[str, Any]]) -> str | None:
+    ours = [one for one in incidents if one["about"] in _abouts(row)]
+    return ", ".join(f"{one['topic']} ({one['severity']}) since {one['since'][:10]}" for one in ours) or None
 
 
 def _watched(name: str) -> dict[str, Any]:

@@ -1,0 +1,7 @@
+"""Watch data and models in production, and tell people of it."""
+
+from __future__ import annotations
+
+from airflow_mlops.operators.alerting import AlertOperator
+
+__all__ = ["AlertOperator"]
