@@ -105,6 +105,10 @@ class ThreadFleet(Fleet):
     def running(self, server: str) -> list[int]:
         return [seq for name, seq in self.servers if name == server]
 
+    def alive(self, server: str, seq: int) -> bool:
+        one = self.servers.get((server, seq))
+        return one is not None and not one.ended
+
     def remove(self, server: str, seq: int) -> None:
         one = self.servers.pop((server, seq), None)
         if one is not None:

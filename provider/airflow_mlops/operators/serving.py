@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("airflow_mlops.task")
 
+#: Seconds for which a cancelled task waits until its deployment is withdrawn: Airflow kills it after 5.
+KILL_SECONDS = 4.0
+#: Seconds for which the withdrawal is carried out, where the task's process lives as long.
+WITHDRAWAL_SECONDS = 60.0
+
 
 class DeployModelOperator(MlopsOperator):
     """Have a model server serve a model: checked before any traffic, switched without a failed request, rolled back by
@@ -37,6 +43,10 @@ class DeployModelOperator(MlopsOperator):
     without a retry, after its report was pushed. Killed at any instant and tried again, the task goes on with its
     deployment. Of two at once one wins, and the other fails with the reason. The task cleared after a later deployment
     fails with "superseded".
+
+    A task that is cancelled (marked as failed or succeeded, cleared, timed out) while it deploys withdraws its
+    deployment: what served before goes on, a canary's share goes to 0. From Airflow 3.3 on that holds while it is
+    deferred, too.
 
     :param model: ref of a model, such as ``register.output``, or an MLflow URI (``models:/name@champion``). (templated)
     :param server: name of the server, part of its address; its first deployment makes it. (templated)
@@ -97,6 +107,8 @@ class DeployModelOperator(MlopsOperator):
         self.trust = trust
         self.server_conn_id = server_conn_id
         self.deferrable = deferrable
+        self._job: Job | None = None
+        self._at_work = False
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments, with the place where servers run."""
@@ -120,7 +132,11 @@ class DeployModelOperator(MlopsOperator):
         return self.execute(context)
 
     def _run(self, job: Job) -> dict[str, Any]:
-        result = self.runs_in().run(job, log)
+        self._job, self._at_work = job, True
+        try:
+            result = self.runs_in().run(job, log)
+        finally:
+            self._at_work = False
         if result["kind"] == "deployment_wait":
             from airflow_mlops.triggers.serving import DeploymentTrigger
 
@@ -132,10 +148,20 @@ class DeployModelOperator(MlopsOperator):
                     seconds=float(result["seconds"]),
                     waits_for_outcome=job.spec["args"]["place"]["backend"] == "processes",
                     store_conn_id=self.store_conn_id,
+                    server_conn_id=self.server_conn_id,
                 ),
                 method_name="execute_complete",
             )
         return result
+
+    def on_kill(self) -> None:
+        """Withdraw the deployment; the step's own thread goes on meanwhile, and sees it."""
+        if self._job is None:
+            return
+        # In a thread: the signal may have met this one anywhere, also where it holds what a call of the store needs.
+        thread = threading.Thread(target=_withdraw, args=(self._job,), name="withdraw", daemon=True)
+        thread.start()
+        thread.join(KILL_SECONDS if self._at_work else WITHDRAWAL_SECONDS)
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the report, or push it and fail the task without a retry."""
@@ -147,6 +173,26 @@ class DeployModelOperator(MlopsOperator):
         if result.get("address"):
             log.info("It answers at %s/invocations", result["address"])
         return result
+
+
+def _withdraw(job: Job) -> None:
+    """Withdraw the deployment of a job, if it has one under way."""
+    from airflow_mlops.backend import environment
+    from airflow_mlops.core.serving import withdraw
+    from airflow_mlops.core.serving.places import Place
+    from airflow_mlops.core.steps import StepContext
+    from airflow_mlops.core.store import open_store
+
+    spec = job.spec
+    withdraw.cancel(spec["key"])
+    try:
+        with environment(job.variables):
+            store = open_store(spec["store"])
+        context = StepContext(store=store, key=spec["key"], run=spec["run"], log=log)
+        place = Place.of(spec["args"]["place"])
+        withdraw.withdraw(context, str(spec["args"]["server"]), place, seconds=WITHDRAWAL_SECONDS)
+    except MlopsError as error:
+        log.warning("%s; the next deployment to this server goes on with it", error.message)
 
 
 class BuildImageOperator(BaseOperator):

@@ -15,6 +15,9 @@ from airflow_mlops.core.serving.client import Wanted
 
 log = logging.getLogger("airflow_mlops.task")
 
+#: Seconds for which a withdrawal is carried out here.
+WITHDRAWAL_SECONDS = 25.0
+
 
 class DeploymentTrigger(BaseTrigger):
     """Wait until it is worth while to look at a deployment again.
@@ -26,6 +29,7 @@ class DeploymentTrigger(BaseTrigger):
     :param seconds: until the next step, where the task carries the deployment out; else between two looks.
     :param waits_for_outcome: whether another process carries it out, so that only its end is of interest.
     :param store_conn_id: connection of the store; None: the configuration's back end.
+    :param server_conn_id: as the operator has it.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class DeploymentTrigger(BaseTrigger):
         seconds: float,
         waits_for_outcome: bool,
         store_conn_id: str | None = None,
+        server_conn_id: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.server = server
@@ -43,10 +48,11 @@ class DeploymentTrigger(BaseTrigger):
         self.seconds = seconds
         self.waits_for_outcome = waits_for_outcome
         self.store_conn_id = store_conn_id
+        self.server_conn_id = server_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments."""
-        names = ("server", "seq", "seconds", "waits_for_outcome", "store_conn_id")
+        names = ("server", "seq", "seconds", "waits_for_outcome", "store_conn_id", "server_conn_id")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -59,6 +65,29 @@ class DeploymentTrigger(BaseTrigger):
             while not await sync_to_async(self._over)():
                 await asyncio.sleep(self.seconds)
         yield TriggerEvent({"server": self.server, "seq": self.seq})  # type: ignore[no-untyped-call]
+
+    async def on_kill(self) -> None:
+        """Withdraw the deployment: the task was cleared, or marked as failed or succeeded, while it waited.
+
+        Airflow calls this from 3.3 on, and waits 30 seconds for it.
+        """
+        from asgiref.sync import sync_to_async
+
+        await sync_to_async(self._withdraw)()
+
+    def _withdraw(self) -> None:
+        from airflow_mlops.core.serving.places import Place
+        from airflow_mlops.core.serving.withdraw import withdraw
+        from airflow_mlops.core.steps import StepContext
+        from airflow_mlops.hooks.model_server import ModelServerHook
+        from airflow_mlops.hooks.store import StoreHook
+
+        try:
+            context = StepContext(store=StoreHook(self.store_conn_id).get_conn(), log=log)
+            place = Place() if self.waits_for_outcome else ModelServerHook(self.server_conn_id).place
+            withdraw(context, self.server, place, seconds=WITHDRAWAL_SECONDS, seq=self.seq)
+        except MlopsError as error:
+            log.warning("%s; the next deployment to this server goes on with it", error.message)
 
     def _over(self) -> bool:
         """Return whether there is an outcome, or nobody who would bring one about; the task then says so."""

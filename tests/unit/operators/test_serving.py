@@ -20,6 +20,8 @@ from airflow_mlops.core.store import LocalStore
 from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed, MlopsSuperseded, MlopsUnavailable
 from airflow_mlops.operators.serving import DeployModelOperator
+from airflow_mlops.triggers.serving import DeploymentTrigger
+from servers.docker_steps import wait_for
 from servers.serving import Behaviour, World
 from servers.serving import world as world
 
@@ -108,6 +110,78 @@ def test_the_wait_takes_no_slot(serving: World, log_model: Any) -> None:
     event = asyncio.run(fired())
     assert event == {"server": "flights", "seq": 1}
     assert operator.execute_complete(context, event)["passed"]
+
+
+def busy(serving: World, log_model: Any, run_id: str = "second", **more: Any) -> tuple[Any, Any, threading.Thread]:
+    """Have one serve, and another try to that never answers; return its operator, its context and the try."""
+    deploy(log_model(weights="1")).execute(task("first"))
+    serving.fleet.behaviour = Behaviour(deaf=True)
+    operator, given = deploy(log_model(weights="2"), **more), task(run_id)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            operator.execute(given)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.errors = errors  # type: ignore[attr-defined]
+    thread.start()
+    wait_for(lambda: (opened := serving.state.open()) is not None and opened.phase == "starting")
+    return operator, given, thread
+
+
+def test_a_task_that_is_cancelled_withdraws_its_deployment(serving: World, log_model: Any) -> None:
+    operator, given, thread = busy(serving, log_model)
+    operator.on_kill()
+    thread.join()
+    (error,) = thread.errors  # type: ignore[attr-defined]
+    assert "it was withdrawn: its task was cancelled; models:/m-" in str(error)
+    assert "goes on serving" in str(error)
+    assert (serving.state.read(2).state, serving.ask(), serving.fleet.running("flights")) == (
+        "rolled_back",
+        (200, 1),
+        [1],
+    )
+    # Cleared, it is another attempt.
+    serving.fleet.behaviour = Behaviour()
+    assert operator.execute(given)["seq"] == 3
+
+
+def test_a_task_that_is_cancelled_too_early_or_too_late_changes_nothing(serving: World, log_model: Any) -> None:
+    operator = deploy(log_model())
+    operator.on_kill()
+    assert operator.execute(task())["passed"]
+    operator.on_kill()
+    assert (serving.state.read(1).state, serving.ask()) == ("live", (200, 1))
+
+
+def test_a_task_that_is_cancelled_while_it_is_deferred_withdraws_its_deployment(serving: World, log_model: Any) -> None:
+    _, given, thread = busy(serving, log_model, deferrable=True)
+    thread.join()
+    (deferred,) = thread.errors  # type: ignore[attr-defined]
+    path, arguments = deferred.trigger.serialize()
+    trigger = DeploymentTrigger(**json.loads(json.dumps(arguments)))
+    assert path == f"{DeploymentTrigger.__module__}.DeploymentTrigger"
+
+    async def cancelled() -> None:
+        """As Airflow's triggerer does it when somebody marks the task."""
+        waiting = asyncio.ensure_future(anext(trigger.run()))
+        await asyncio.sleep(0.2)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await trigger.on_kill()
+
+    asyncio.run(cancelled())
+    wait_for(lambda: serving.state.read(2).outcome is not None)
+    assert (serving.state.read(2).state, serving.ask()) == ("rolled_back", (200, 1))
+    serving.fleet.behaviour = Behaviour()
+    deploy(log_model(weights="2"), deferrable=False).execute(given)
+    assert serving.ask() == (200, 3)
+    asyncio.run(trigger.on_kill())  # told late: it is not this deployment that is open
+    assert serving.ask() == (200, 3)
 
 
 def test_where_nobody_serves_a_retry_may_help(context: StepContext, log_model: Any) -> None:

@@ -62,10 +62,10 @@ class ContainerFleet(Fleet):
         self.owner = digests.hex_of(digests.of_bytes(context.store.uri.encode()))[:12]
 
     def ensure(self, deployment: Deployment) -> Instance:  # noqa: D102
-        found = self._inspect(deployment)
+        found = self._inspect(self._name(deployment))
         if found is None:
             self._create(deployment)
-            found = self._inspect(deployment)
+            found = self._inspect(self._name(deployment))
         if found is None:
             raise CannotReachError(f"the container {self._name(deployment)} is gone as soon as it was made")
         if found["State"]["Status"] == "created":
@@ -74,7 +74,7 @@ class ContainerFleet(Fleet):
 
     def revive(self, deployment: Deployment) -> Instance:  # noqa: D102
         instance = self.ensure(deployment)
-        found = self._inspect(deployment)
+        found = self._inspect(self._name(deployment))
         # The engine itself starts one that crashed; this is one that somebody stopped.
         if found is not None and found["State"]["Status"] in ("exited", "dead"):
             with self._errors():
@@ -86,6 +86,10 @@ class ContainerFleet(Fleet):
         with self._errors():
             found = self.client.containers(all=True, filters={"label": labels})
         return sorted(int(one["Labels"][DEPLOYMENT]) for one in found)
+
+    def alive(self, server: str, seq: int) -> bool:  # noqa: D102
+        found = self._inspect(self._named(server, seq))
+        return found is not None and found["State"]["Status"] in ("running", "paused")
 
     def remove(self, server: str, seq: int) -> None:  # noqa: D102
         from docker.errors import NotFound
@@ -104,12 +108,12 @@ class ContainerFleet(Fleet):
     def _name(self, deployment: Deployment) -> str:
         return self._named(deployment.server, deployment.seq)
 
-    def _inspect(self, deployment: Deployment) -> dict[str, Any] | None:
+    def _inspect(self, name: str) -> dict[str, Any] | None:
         from docker.errors import NotFound
 
         with self._errors():
             try:
-                found: dict[str, Any] = self.client.inspect_container(self._name(deployment))
+                found: dict[str, Any] = self.client.inspect_container(name)
             except NotFound:
                 return None
         return found
@@ -155,6 +159,8 @@ class ContainerFleet(Fleet):
         }
         ports = None if self.place.network else {PORT: ("127.0.0.1", _port())}
         host = self.client.create_host_config(
+            # What a model's code starts and leaves behind is waited for by somebody.
+            init=True,
             restart_policy={"Name": "unless-stopped"},
             port_bindings=ports,
             network_mode=self.place.network or None,

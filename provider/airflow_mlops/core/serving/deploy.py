@@ -11,6 +11,7 @@ from airflow_mlops.core.errors import CannotReachError, ConflictError, Integrity
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.reports import figure as text
 from airflow_mlops.core.reports import publish
+from airflow_mlops.core.serving import withdraw
 from airflow_mlops.core.serving.places import Place, driver_of
 from airflow_mlops.core.serving.request import Request
 from airflow_mlops.core.serving.state import Deployment, ServerState, label
@@ -56,6 +57,7 @@ def deploy_model(
     :raises SupersededError: if this task deployed before, and a later deployment stands.
     :raises IntegrityError: if the model's files are not those on record.
     """
+    withdraw.begin(context.key)
     request = Request.of(strategy=strategy, checks=checks, canary=canary, capture=capture, start=start_timeout)
     where = Place.of(place)
     state = ServerState(context.store, server)
@@ -97,8 +99,15 @@ def _obtain(
     """Return this task's deployment: the one that an earlier try began, or a new one."""
     wanted = request.digest(str(model["digest"]), place.identity)
     while True:
+        if withdraw.cancelled(context.key):
+            raise ConflictError(f"{state.name}: the task was cancelled before it had deployed anything")
         last, live = state.last(), state.live()
         mine = _earlier(context, state, wanted)
+        opened = state.open()
+        if opened is not None and opened.withdrawn:
+            # By an earlier try of this task, or by another one; then there is room for a new attempt.
+            _carry_out(context, state, opened, place, True)
+            continue
         if mine is not None:
             if mine.state == "live" and live is not None and live.seq != mine.seq:
                 raise SupersededError(
@@ -109,7 +118,6 @@ def _obtain(
                 )
             context.log.info("%s: going on with %s", state.name, mine)
             return mine
-        opened = state.open()
         if opened is not None and opened.held:
             raise ConflictError(
                 f"the server {state.name!r} is busy: {opened} is under way (phase {opened.phase}, since "
@@ -139,6 +147,8 @@ def _obtain(
         }
         # Who loses this race finds the winner's in the next round.
         if state.begin(last + 1, intent):
+            if withdraw.cancelled(context.key):  # at this very moment
+                state.withdraw(last + 1, "it was withdrawn: its task was cancelled")
             return state.read(last + 1)
 
 
@@ -146,8 +156,9 @@ def _earlier(context: StepContext, state: ServerState, wanted: str) -> Deploymen
     for one in state.backwards() if context.key else ():
         if one.intent.get("key") == context.key:
             undone = one.state in ("rolled_back", "abandoned")
-            if one.intent["request"] != wanted or (undone and state.reported(one.seq)):
-                return None  # asked for something else, or told already: somebody wants another attempt
+            if one.intent["request"] != wanted or (undone and (one.withdrawn or state.reported(one.seq))):
+                # Asked for something else, or told already, or cancelled: somebody wants another attempt.
+                return None
             return one  # type: ignore[no-any-return]
     return None
 

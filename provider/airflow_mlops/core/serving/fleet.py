@@ -51,6 +51,10 @@ class Fleet(ABC):
         """Return the numbers of the deployments that have a server, running or ended."""
 
     @abstractmethod
+    def alive(self, server: str, seq: int) -> bool:
+        """Return whether a server has not ended; of one that was never there: False."""
+
+    @abstractmethod
     def remove(self, server: str, seq: int) -> None:
         """End a server, which has no requests left, and remove what is left of it."""
 

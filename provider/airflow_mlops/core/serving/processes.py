@@ -95,6 +95,10 @@ class ProcessFleet(Fleet):
     def running(self, server: str) -> list[int]:  # noqa: D102
         return [seq for name, seq in self._processes if name == server]
 
+    def alive(self, server: str, seq: int) -> bool:  # noqa: D102
+        one = self._processes.get((server, seq))
+        return one is not None and one.process.poll() is None
+
     def remove(self, server: str, seq: int) -> None:  # noqa: D102
         one = self._processes.pop((server, seq), None)
         if one is not None:

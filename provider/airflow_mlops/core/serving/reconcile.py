@@ -58,6 +58,8 @@ class Reconciler:
             if opened is None:
                 self._wire(live, None, instances)
                 return LOOK_SECONDS if self._clear(live, None) else None
+            if opened.withdrawn and opened.phase != "rolling_back":
+                return self._give_up(opened, opened.withdrawn)
             step = {
                 "requested": self._start,
                 "starting": self._wait_for_answers,
@@ -153,7 +155,9 @@ class Reconciler:
         instance = self.fleet.revive(opened)
         self._wire(live, opened, {**instances, opened.seq: instance})
         crash_point("deploy.switched")
-        if live is not None and not self._drained(live.slot, float(opened.progress["since"])):
+        # Nothing is under way on one that has ended.
+        waits = live is not None and instances[live.seq].state == "running"
+        if waits and live and not self._drained(live.slot, float(opened.progress["since"])):
             self.state.note(opened)
             return LOOK_SECONDS
         self.state.finish(opened.seq, "live")
@@ -175,7 +179,8 @@ class Reconciler:
         if instance and instance.state == "running" and not self._drained(opened.slot, float(opened.progress["since"])):
             self.state.note(opened)
             return LOOK_SECONDS
-        self.state.finish(opened.seq, "rolled_back", str(opened.progress["reason"]))
+        reason, withdrawn = str(opened.progress["reason"]), opened.withdrawn is not None
+        self.state.finish(opened.seq, "rolled_back", reason, withdrawn=withdrawn)
         crash_point("deploy.finished")
         self._wire(live, None, instances)
         self._clear(live, None)
@@ -206,7 +211,8 @@ class Reconciler:
         for seq in self._leftovers(live, opened):
             one = self.state.read(seq)
             since = self._idle_since.setdefault(seq, time.time())
-            if (live is not None and one.slot == live.slot) or self._drained(one.slot, since):
+            over = (live is not None and one.slot == live.slot) or not self.fleet.alive(self.server, seq)
+            if over or self._drained(one.slot, since):
                 self.fleet.remove(self.server, seq)
                 self._idle_since.pop(seq, None)
                 self.context.log.info("%s: removed the server of %s", self.server, label(one.model))

@@ -1,12 +1,14 @@
 """The desired state of a model server: numbered deployments in the store.
 
-Deployment *n* of a server is up to three objects:
+Deployment *n* of a server is a few objects:
 
 ``n.intent.json``
     who wants which model to serve, by which strategy, after which checks. Made by conditional create, and only when
     *n - 1* has its outcome: of two deployments at once one gets the number.
 ``n.progress.json``
     how far it is, written by whoever carries it out, with a lease. It can be read at any time: it is whole.
+``n.withdrawal.json``
+    who wanted it does so no longer; made once. Whoever carries it out takes it back from there.
 ``n.outcome.json``
     ``live``, ``rolled_back`` with the reason, or ``abandoned``; made once, by conditional create.
 
@@ -15,6 +17,7 @@ What the gateway shall send to whom follows from these objects alone (:func:`wei
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from dataclasses import dataclass, field
@@ -54,12 +57,14 @@ class Deployment:
     :param intent: what is wanted.
     :param progress: how far it is; empty before anybody began.
     :param outcome: None while it is open.
+    :param withdrawn: why it is wanted no longer, or None.
     """
 
     seq: int
     intent: dict[str, Any]
     progress: dict[str, Any] = field(default_factory=dict)
     outcome: dict[str, Any] | None = None
+    withdrawn: str | None = None
 
     @property
     def server(self) -> str:
@@ -135,12 +140,13 @@ class ServerState:
             return self._settled[seq]
         # The outcome first: one that is read as open may be done by now, never the other way round.
         outcome = self._get(seq, "outcome")
-        found = Deployment(
-            seq, self.store.get_json(self._key(seq, "intent")), self._get(seq, "progress") or {}, outcome
-        )
+        intent, progress = self.store.get_json(self._key(seq, "intent")), self._get(seq, "progress") or {}
         if outcome is not None:
-            self._settled[seq] = found
-        return found
+            withdrawn = outcome["reason"] if outcome.get("withdrawn") else None
+            self._settled[seq] = Deployment(seq, intent, progress, outcome, withdrawn)
+            return self._settled[seq]
+        withdrawal = self._get(seq, "withdrawal")
+        return Deployment(seq, intent, progress, None, withdrawal["reason"] if withdrawal else None)
 
     def open(self) -> Deployment | None:
         """Return the deployment that has no outcome yet, or None."""
@@ -179,11 +185,19 @@ class ServerState:
             "lease_until": time.time() + lease_seconds(),
         }
         self.store.put_json(self._key(deployment.seq, "progress"), whole)
-        return Deployment(deployment.seq, deployment.intent, whole, deployment.outcome)
+        return dataclasses.replace(deployment, progress=whole)
 
-    def finish(self, seq: int, state: State, reason: str | None = None) -> bool:
+    def withdraw(self, seq: int, reason: str) -> bool:
+        """Have a deployment taken back; return whether it is not too late for that."""
+        if self.read(seq).outcome is not None:
+            return False
+        withdrawal = {"schema": SCHEMA, "reason": reason, "at": utc_now()}
+        self.store.put_json(self._key(seq, "withdrawal"), withdrawal, if_absent=True)
+        return True
+
+    def finish(self, seq: int, state: State, reason: str | None = None, *, withdrawn: bool = False) -> bool:
         """Create the outcome of a number; return whether it is ours."""
-        outcome = {"schema": SCHEMA, "state": state, "reason": reason, "at": utc_now()}
+        outcome = {"schema": SCHEMA, "state": state, "reason": reason, "withdrawn": withdrawn, "at": utc_now()}
         return self.store.put_json(self._key(seq, "outcome"), outcome, if_absent=True)
 
     def report(self, seq: int, uri: str) -> None:

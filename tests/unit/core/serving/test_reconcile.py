@@ -10,6 +10,7 @@ import pytest
 
 from airflow_mlops.core.errors import CannotReachError, ConflictError
 from airflow_mlops.core.faults import CRASH_POINTS
+from airflow_mlops.core.serving.reconcile import Reconciler
 from servers.serving import Behaviour, Killed
 
 
@@ -80,6 +81,53 @@ class TestReplace:
             "/": 404,
             "/gateway/health": 200,
         }
+
+
+class TestWithdrawal:
+    @pytest.mark.parametrize("phase", ["requested", "starting", "checking", "switching"])
+    def test_what_served_before_goes_on(self, world: Any, phase: str) -> None:
+        world.deploy("a")
+        seq = world.want("b")
+        world.until(phase)
+        with world.load() as load:
+            assert world.state.withdraw(seq, "it was withdrawn: its task was cancelled")
+            world.finish()
+        assert (world.state.read(seq).state, world.state.read(seq).withdrawn is not None) == ("rolled_back", True)
+        assert (load.failed, load.predictions[-1], world.fleet.running("flights")) == (0, 1, [1])
+        assert not world.state.withdraw(seq, "once more"), "too late"
+
+    def test_a_canary_gets_no_more_requests(self, world: Any) -> None:
+        world.deploy("a")
+        canary = {
+            **{"steps": [50], "interval": 600.0, "min_requests": 9, "min_rows": 9, "timeout": 600.0},
+            **{"max_error_rate": 1.0, "max_latency_ratio": 1e3, "tolerance": 1e-6},
+        }
+        seq = world.want("b", strategy="canary", canary=canary)
+        with world.load() as load:
+            world.until("canary").advance()
+            while seq not in load.predictions:
+                time.sleep(0.01)
+            world.state.withdraw(seq, "cancelled")
+            world.finish()
+            load.predictions.clear()
+            time.sleep(0.2)
+        assert (load.failed, set(load.predictions)) == (0, {1})
+        assert world.gateway.slots()["flights"]["green"].weight == 0
+
+    def test_one_that_serves_already_stays(self, world: Any) -> None:
+        world.deploy("a")
+        assert not world.state.withdraw(1, "cancelled")
+        assert world.ask() == (200, 1)
+
+
+def test_requests_of_one_that_is_dead_are_not_waited_for(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may count them for a while: until a timeout, if the machine is gone."""
+    monkeypatch.setattr(Reconciler, "_drained", lambda *_: False)
+    world.deploy("a")
+    world.fleet.servers[("flights", 1)].ended = True
+    world.want("b")
+    world.finish()
+    assert (world.state.read(2).state, world.fleet.running("flights")) == ("live", [2])
 
 
 class TestCrash:
