@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -19,8 +20,12 @@ from airflow_mlops.operators.code import CheckoutCodeOperator
 from airflow_mlops.operators.serving import BuildImageOperator
 from airflow_mlops.runtimes.image_build import bases_of
 from servers.docker import Engine
+from servers.docker_registry import LOGIN, PASSWORD, DockerRegistry
+from servers.docker_registry import docker_registry as docker_registry
 from servers.git import Repository
+from servers.s3 import free_port
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "push_image.py"
 DOCKERFILE = """ARG BASE=nothing
 FROM ${BASE} AS code
 COPY value.txt /value.txt
@@ -119,6 +124,63 @@ def test_it_takes_what_a_checkout_gives_without_what_was_left_there(
     assert second["reused"], "what the commit does not have makes no other image"
     listed = docker_engine.command("run", "--rm", "--network", "none", first["id"], "ls", "-A", "/all").stdout.split()
     assert listed == ["Dockerfile", "value.txt"]
+
+
+def test_it_is_pushed_to_a_registry_that_asks_for_a_login(
+    repository: Repository,
+    build: Any,
+    context: Any,
+    base_image: str,
+    docker_engine: Engine,
+    docker_registry: DockerRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def connection(password: str, host: str = docker_registry.address) -> None:
+        extra = {"docker_url": docker_engine.url}
+        text = {"conn_type": "docker", "host": host, "login": LOGIN, "password": password, "extra": extra}
+        monkeypatch.setenv("AIRFLOW_CONN_REGISTRY", json.dumps(text))
+
+    caplog.set_level(logging.DEBUG)
+    sha = repository.commit("one", Dockerfile=DOCKERFILE, value_txt="pushed")
+    tag = f"{docker_registry.address}/team/churn:1"
+    connection("wrong-password")
+    with pytest.raises(MlopsFailed, match=r"registry.* refuse.*login and password of"):
+        build(git_sha=sha, tag=tag, docker_conn_id="registry", push=True)
+    with pytest.raises(MlopsFailed, match="Give a connection of type docker"):
+        build(git_sha=sha, tag=tag, push=True)
+    connection(PASSWORD)
+    found = build(git_sha=sha, tag=tag, docker_conn_id="registry", push=True)
+    assert found["pushed"] == f"{docker_registry.address}/team/churn@{found['digest']}"
+    assert found["digest"] != found["id"]
+    again = build(git_sha=sha, tag=tag, docker_conn_id="registry", push=True)
+    assert (again["digest"], again["reused"]) == (found["digest"], True)
+    assert "Layer already exists" in caplog.text
+    # Another machine gets this very image by that name; here, after it was forgotten.
+    for name in (tag, found["pushed"]):
+        docker_engine.command("rmi", "--force", name)
+    client = docker_engine.client
+    try:
+        login = {"username": LOGIN, "password": PASSWORD}
+        client.pull(f"{docker_registry.address}/team/churn", found["digest"], auth_config=login)
+    finally:
+        client.close()
+    assert said(docker_engine, found["pushed"]) == "pushed"
+    monkeypatch.setenv("AIRFLOW_CONN_CHURN_CODE", json.dumps({"conn_type": "git", "host": str(repository.folder)}))
+    text = EXAMPLE.read_text().replace("https://git.example.com/churn.git", str(repository.folder))
+    names: dict[str, Any] = {}
+    exec(compile(text, str(EXAMPLE), "exec"), names)
+    checkout, image = (names["dag"].get_task(name) for name in ("checkout", "image"))
+    image.context = checkout.execute(context)
+    image.tag, image.build_args = f"{docker_registry.address}/team/churn:{sha[:12]}", {"BASE": base_image}
+    assert image.execute(context)["digest"] == found["digest"]
+    shown = caplog.text + "".join(capfd.readouterr()) + json.dumps(found) + docker_registry.log.read_text()
+    for secret in (PASSWORD, "wrong-password", base64.b64encode(f"{LOGIN}:{PASSWORD}".encode()).decode()):
+        assert secret not in shown
+    nobody = f"127.0.0.1:{free_port()}"
+    with pytest.raises(MlopsUnavailable, match="cannot be pushed now"):
+        build(git_sha=sha, tag=f"{nobody}/team/churn:1", push=True)
 
 
 def test_a_step_that_fails_is_named_with_what_it_said(repository: Repository, build: Any) -> None:

@@ -202,8 +202,9 @@ class BuildImageOperator(BaseOperator):
     them changed, the image that is there is tagged and returned. The engine's cache of layers is used, so a build that
     was killed goes on where it was. What a build says goes to the log as it comes.
 
-    Returns the image's ref: ``kind`` (``image``), ``name`` (the tag), ``id``, ``digest`` (that of a registry, if the
-    image has one, else the id), ``sha``, ``labels``, ``bytes``, ``created_at`` and ``reused``.
+    Returns the image's ref: ``kind`` (``image``), ``name`` (the tag), ``id``, ``digest`` (that of the manifest in a
+    registry, if the image has one, else the id), ``pushed`` (``repository@digest`` if it was pushed, else None),
+    ``sha``, ``labels``, ``bytes``, ``created_at`` and ``reused``.
 
     Labels beside your own: ``org.opencontainers.image.revision`` (the sha), ``org.opencontainers.image.source``,
     ``airflow_mlops.context_digest`` (of the files), ``airflow_mlops.build`` (of all that makes the image) and
@@ -226,6 +227,7 @@ class BuildImageOperator(BaseOperator):
         (templated)
     :param docker_conn_id: connection of type ``docker``; None: ``docker_default``, or the engine of this machine.
         (templated)
+    :param push: push the image to the registry that its tag names, with the connection's login.
     :param reuse: False builds anew, without the engine's cache.
     :raises ValueError: in the constructor, for a URL with a password in it, or a ``pull`` that cannot be.
     """
@@ -252,6 +254,7 @@ class BuildImageOperator(BaseOperator):
         network: str | None = None,
         pull: str = "missing",
         docker_conn_id: str | None = None,
+        push: bool = False,
         reuse: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -276,11 +279,12 @@ class BuildImageOperator(BaseOperator):
         self.network = network
         self.pull = pull
         self.docker_conn_id = docker_conn_id
+        self.push = push
         self.reuse = reuse
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Build the image, or find it, and return its ref."""
-        from airflow_mlops.runtimes import image_build
+        """Build the image, or find it, push it if that is wanted, and return its ref."""
+        from airflow_mlops.runtimes import image_build, image_push
         from airflow_mlops.runtimes.docker_engine import engine_of
 
         try:
@@ -290,17 +294,18 @@ class BuildImageOperator(BaseOperator):
             wanted = self._wanted(context)
             log.info("%s: commit %s, on %s", wanted.tag, wanted.sha or "none", engine.name)
             found, reused = image_build.build(engine, wanted, log, reuse=self.reuse, pull=self.pull)
+            pushed = image_push.push(engine, wanted.tag, log) if self.push else None
         except MlopsError as error:
             raise translate(error) from error
         except ValueError as error:
             raise MlopsFailed(str(error)) from None
-        pushed = found.get("RepoDigests") or []
         return {
             "schema": SCHEMA,
             "kind": "image",
             "name": wanted.tag,
             "id": found["Id"],
-            "digest": pushed[0].partition("@")[2] if pushed else found["Id"],
+            "digest": pushed or image_push.digest_of(found, wanted.tag) or found["Id"],
+            "pushed": f"{image_push.repository_of(wanted.tag)}@{pushed}" if pushed else None,
             "sha": wanted.sha,
             "labels": {k: v for k, v in (found["Config"].get("Labels") or {}).items() if k in self._known_labels()},
             "bytes": int(found.get("Size") or 0),
