@@ -18,12 +18,15 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core.errors import ConflictError
 from airflow_mlops.core.faults import VARIABLE
 from airflow_mlops.core.serving import capture
 from airflow_mlops.core.serving.deploy import deploy_model
 from airflow_mlops.core.serving.gateway import Gateway, Settings
+from airflow_mlops.core.serving.places import Place
 from airflow_mlops.core.serving.processes import GatewayProcess
 from airflow_mlops.core.serving.state import ServerState
+from airflow_mlops.core.serving.withdraw import withdraw
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
 from airflow_mlops.core.tracking import sqlite_uri
@@ -32,7 +35,7 @@ from servers.docker_steps import wait_for
 from servers.models import log_model
 from servers.s3 import free_port
 
-KINDS = {"good": 0.0, "better": 0.5, "crash": 3.0, "late_crash": 4.0, "late_wrong": 5.0}
+KINDS = {"good": 0.0, "better": 0.5, "wrong": 1.0, "slow": 2.0, "crash": 3.0, "late_crash": 4.0, "late_wrong": 5.0}
 #: Short enough to wait for. How fast a model is here says something of the machine, not of the model.
 CANARY: dict[str, Any] = {"steps": [40], "interval": "2s", "min_requests": 15, "min_rows": 10, "max_latency_ratio": 1e3}
 
@@ -165,14 +168,19 @@ def site(
 
 
 def test_a_container_takes_over_from_another_without_a_failed_request(site: Site) -> None:
-    first = site.deploy("good", "first")
+    first = site.deploy("good", "first", capture={"flush_seconds": 3600})
     assert first["passed"], first["summary"]
     assert site.ask(3.0) == 6.0
+    (container,) = site.engine.containers("airflow_mlops.server=flights")
+    assert "docker-init" in site.engine.command("top", container["Id"], "-o", "pid,args").stdout, "reaps zombies"
     with Load(site) as load:
         second = site.deploy("better", "second")
     assert second["passed"], second["summary"]
     assert set(load.answers) == {2.0, 2.5}
     assert site.containers == [str(second["seq"])]
+    # Told to end, it wrote what it had captured, which it would have kept for an hour.
+    rows = capture.read(site.context.store, "flights", deployment=first["seq"])
+    assert {2.0, 6.0} <= set(rows["prediction"])
     wait_for(lambda: capture.read(site.context.store, "flights", deployment=second["seq"]) is not None)
     rows = capture.read(site.context.store, "flights", deployment=second["seq"])
     assert set(rows["prediction_digest"]) == {site.models["better"]["digest"]}
@@ -207,6 +215,68 @@ def test_one_that_crashes_is_taken_back(site: Site) -> None:
     assert "it ended while it was checked: its container ended (exit code 9)" in report["summary"]
     assert site.containers == [str(live)]
     assert site.ask() == answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("slow", "p95 of 5 requests is"), ("wrong", "predictions differ from those that the same files")],
+)
+def test_one_that_is_slow_or_answers_wrongly_never_gets_a_request(site: Site, kind: str, reason: str) -> None:
+    live, answer = site.live, site.ask()
+    # It sleeps 300 ms; how long a request takes beyond that is the machine's.
+    checks = [{"kind": "latency", "p95_ms": 290, "requests": 5}] if kind == "slow" else [{"kind": "offline"}]
+    with Load(site) as load:
+        report = site.deploy(kind, kind, checks=checks)
+    assert (report["passed"], reason in report["summary"]) == (False, True), report["summary"]
+    assert (site.containers, site.live, set(load.answers)) == ([str(live)], live, {answer})
+
+
+def test_of_two_deployments_at_once_one_wins_and_the_other_says_why(site: Site) -> None:
+    outcomes: dict[str, Any] = {}
+    barrier = threading.Barrier(2)
+
+    def deploy(name: str) -> None:
+        barrier.wait()
+        try:
+            outcomes[name] = site.deploy(name, f"race-{name}", checks=[])
+        except ConflictError as error:
+            outcomes[name] = error.message
+
+    threads = [threading.Thread(target=deploy, args=(name,)) for name in ("good", "better")]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    (winner,) = [one for one in outcomes.values() if isinstance(one, dict)]
+    (loser,) = [one for one in outcomes.values() if isinstance(one, str)]
+    assert winner["passed"], winner["summary"]
+    assert f"the server 'flights' is busy: deployment {winner['seq']} " in loser
+    assert site.containers == [str(winner["seq"])]
+
+
+def test_a_canary_whose_deferred_task_is_cancelled_gets_nothing_any_more(site: Site) -> None:
+    live, answer = site.live, site.ask()
+    model = "better" if answer == 2.0 else "good"
+    slow = {**CANARY, "interval": "10m"}
+    more: dict[str, Any] = {"strategy": "canary", "canary": slow, "wait": False}
+    with Load(site) as load:
+        while site.gateway.gateway.slots()["flights"][_slot(site, live + 1)].weight != 40:
+            assert site.deploy(model, "cancelled", **more)["kind"] == "deployment_wait"
+        wait_for(lambda: {2.0, 2.5} <= set(load.answers))
+        # As the trigger does, in another process than the task's.
+        context = dataclasses.replace(site.context, key="")
+        assert withdraw(context, "flights", Place.of(site.place), seconds=300, seq=live + 1)
+        load.answers.clear()
+        time.sleep(0.5)
+    assert (set(load.answers), site.containers, site.live) == ({answer}, [str(live)], live)
+
+
+def _slot(site: Site, seq: int) -> str:
+    """The place of a deployment at the gateway; of none yet, one with no weight."""
+    state = ServerState(site.context.store, "flights")
+    live = state.live()
+    assert live is not None
+    return state.read(seq).slot if state.last() >= seq else ("green" if live.slot == "blue" else "blue")
 
 
 def test_a_canary_that_turns_bad_goes_back_without_a_failed_request(site: Site) -> None:

@@ -46,7 +46,7 @@ def run(context: StepContext, deployment: Deployment, address: str, copy: Path) 
             except MlopsError as error:
                 passed, message, value = False, error.message, None
                 gone = isinstance(error, CannotReachError)
-            found.append({**spec, "passed": passed, "message": message, "value": value})
+            found.append({**spec, "passed": passed, "message": message, "value": value, "reached": not gone})
             context.log.info("check %s: %s", spec["kind"], message)
             if gone:
                 break  # the others would only wait for it

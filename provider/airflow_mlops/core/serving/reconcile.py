@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 #: Seconds that requests may take to end on a server that gets no new ones.
 DRAIN_SECONDS = 90.0
+#: Seconds that it may take until a server that broke off its answers is known to have ended.
+END_SECONDS = 10.0
 
 
 class Reconciler:
@@ -107,6 +109,12 @@ class Reconciler:
             crash_point("deploy.checked")
         failed = [one for one in found if not one["passed"]]
         instance = self.fleet.ensure(opened)
+        if failed and not failed[-1].get("reached", True):
+            # Its connections break before the system says that it has ended.
+            end = time.monotonic() + END_SECONDS
+            while instance.state != "ended" and time.monotonic() < end:
+                time.sleep(0.1)
+                instance = self.fleet.ensure(opened)
         if instance.state == "ended":
             return self._give_up(opened, f"it ended while it was checked: {instance.detail}")
         if failed:
