@@ -76,6 +76,7 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         {"dataset": "{csv}", "expectations": [{"type": "expect_column_to_exist", "kwargs": {"column": "a"}}]},
         "great-expectations",
     ),
+    ("detect_drift", ("pyarrow",), {"current": "{csv}", "reference": "{csv}"}, "pyarrow"),
     ("train_model", ("mlflow",), {"dataset": "{csv}", "trainer": "builtins:print", "target": "b"}, "mlflow"),
     (
         "evaluate_model",

@@ -39,6 +39,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "train.run_ended",
     ),
     "evaluate_model": ("evaluate.predicted", "report.details_written", "report.page_written"),
+    "detect_drift": ("drift.measured", "report.details_written", "report.page_written"),
     "register_model": (
         "register.model_created",
         "register.intent_written",

@@ -32,6 +32,7 @@ STEPS = {
     "request_approval": "airflow_mlops.core.registry.approval:request_approval",
     "record_approval": "airflow_mlops.core.registry.approval:record_approval",
     "alert": "airflow_mlops.core.alerts.step:alert",
+    "detect_drift": "airflow_mlops.core.drift.step:detect_drift",
     "deploy_model": "airflow_mlops.core.serving.deploy:deploy_model",
     "decide_retraining": "airflow_mlops.core.policy.step:decide_retraining",
 }

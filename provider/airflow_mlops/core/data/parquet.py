@@ -93,8 +93,10 @@ def _footer(path: str) -> tuple[Any, int]:
         return normal_schema(pa.schema(kept)), file.metadata.num_rows
 
 
-def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int) -> Iterator[Any]:
-    """Yield a file's record batches in this schema.
+def batches(
+    path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int, dictionaries: tuple[str, ...] = ()
+) -> Iterator[Any]:
+    """Yield a file's record batches in this schema; columns of text that are among ``dictionaries`` may come as such.
 
     Columns come through small buffers: memory does not grow with the row groups. From S3 a row group that is not large
     comes in a few long ranges instead, or each buffer would be a request.
@@ -103,9 +105,9 @@ def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int)
 
     with open_input(path) as raw:
         if not is_s3(path):
-            with pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20) as file:
+            with pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20, read_dictionary=list(dictionaries)) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=schema.names, use_threads=True):
-                    yield normal_batch(batch, schema)
+                    yield normal_batch(batch, _with_dictionaries(schema, batch, dictionaries))
             return
         footer = pq.read_metadata(raw)
         buffer = min(max(BUFFERS_BYTES // max(len(schema), 1), LEAST_BUFFER), MOST_BUFFER)
@@ -117,6 +119,17 @@ def batches(path: str, schema: pyarrow.Schema, given: dict[str, Any], rows: int)
                     batch_size=rows, row_groups=[group], columns=schema.names, use_threads=True
                 ):
                     yield normal_batch(batch, schema)
+
+
+def _with_dictionaries(schema: pyarrow.Schema, batch: Any, names: tuple[str, ...]) -> Any:
+    """Return the schema with the dictionaries that a batch brings."""
+    import pyarrow as pa
+
+    for name in names:
+        found = batch.schema.field(name).type
+        if pa.types.is_dictionary(found) and pa.types.is_string(found.value_type):
+            schema = schema.set(schema.get_field_index(name), pa.field(name, found))
+    return schema
 
 
 def _bytes_of(group: Any, names: list[str]) -> int:

@@ -113,11 +113,14 @@ class Source:
         """Return the digest of the files' paths, sizes and modification times (of objects: entity tags)."""
         return digests.of_json([file.in_manifest() for file in self.files])
 
-    def batches(self, columns: list[str] | None = None, rows: int = 65536) -> Iterator[pyarrow.RecordBatch]:
+    def batches(
+        self, columns: list[str] | None = None, rows: int = 65536, dictionaries: tuple[str, ...] = ()
+    ) -> Iterator[pyarrow.RecordBatch]:
         """Yield all rows, file by file, as record batches of one schema.
 
         :param columns: only these, in this order.
         :param rows: about how many rows a batch may have.
+        :param dictionaries: columns of text that may come as dictionaries, where that spares decoding them.
         :raises MissingColumnError: if one is not there.
         """
         import pyarrow as pa
@@ -126,9 +129,11 @@ class Source:
         if columns is not None:
             check_columns(columns, schema.names, self.given)
             schema = pa.schema([schema.field(name) for name in columns])
+        # Only Parquet has dictionaries; what asks for them takes plain text as well.
+        more = {"dictionaries": dictionaries} if dictionaries and self.format == "parquet" else {}
         for file in self.files:
             with self._guard(file.path):
-                yield from _READERS[self.format].batches(file.path, schema, self.types, rows)
+                yield from _READERS[self.format].batches(file.path, schema, self.types, rows, **more)
 
     def check_unchanged(self) -> None:
         """Make sure that the files are still those that were opened.
