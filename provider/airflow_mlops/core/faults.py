@@ -78,6 +78,14 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "deploy.finished",
     ),
     "roll_back_deployment": ("deploy.rolling_back",),
+    "batch_predict": (
+        "predict.scored",
+        "snapshot.published",
+        "snapshot.referenced",
+        "predict.copied",
+        "predict.published",
+        "history.recorded",
+    ),
     "record_history": ("history.recorded", "history.bundled"),
     "decide_retraining": ("decide.decided", "decide.recorded"),
     "alert": (

@@ -19,6 +19,7 @@ from airflow_mlops.links.model import ReportLink
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
 from airflow_mlops.operators.models import resolve_model
 from airflow_mlops.operators.paths import resolve_path
+from airflow_mlops.operators.prediction import BatchPredictOperator as BatchPredictOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

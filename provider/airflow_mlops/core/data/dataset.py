@@ -6,6 +6,7 @@ content in :mod:`.content`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import EmptyDataError, SourceChangedError, UnsupportedError
@@ -17,6 +18,8 @@ from airflow_mlops.core.vocabulary import DatasetRef, check_roles
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+    from airflow_mlops.core.data.reading import Source
 
 
 def resolve(
@@ -86,18 +89,22 @@ def read_table(store: Store, ref: DatasetRef, columns: list[str] | None = None) 
     :raises SourceChangedError: if a dataset that is read in place is no longer what the ref says.
     """
     require("pyarrow.parquet", "reading a dataset")
-    if ref.format in ("table", "query"):
-        raise UnsupportedError(
-            f"{ref.name!r} is a {ref.format} in a database ({ref.uri}), validated where it is; take a snapshot of it, "
-            "and go on with that",
-            uri=ref.uri,
-        )
+    _refuse_database(ref)
     ref = current(store, ref)
     if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
         # A collection that is deleting it puts it back, or the next line but one finds it gone.
         uses.keep(store, key)
         return _read_stored(store, ref, key, columns)
     return _read_in_place(ref, columns)
+
+
+def _refuse_database(ref: DatasetRef) -> None:
+    if ref.format in ("table", "query"):
+        raise UnsupportedError(
+            f"{ref.name!r} is a {ref.format} in a database ({ref.uri}), validated where it is; take a snapshot of it, "
+            "and go on with that",
+            uri=ref.uri,
+        )
 
 
 def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | None) -> Any:
@@ -116,9 +123,7 @@ def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | N
     return table if columns is None else table.select(columns)
 
 
-def _read_in_place(ref: DatasetRef, columns: list[str] | None) -> Any:
-    import pyarrow as pa
-
+def _opened_in_place(ref: DatasetRef) -> Source:
     from airflow_mlops.core.data.reading import open_source
 
     source = open_source(ref.uri, format=ref.format)
@@ -129,10 +134,73 @@ def _read_in_place(ref: DatasetRef, columns: list[str] | None) -> Any:
             uri=ref.uri,
             digest=ref.digest,
         )
+    return source
+
+
+def _read_in_place(ref: DatasetRef, columns: list[str] | None) -> Any:
+    import pyarrow as pa
+
+    source = _opened_in_place(ref)
     batches = list(source.batches(columns))
     source.check_unchanged()
     wanted = source.schema if columns is None else pa.schema([source.schema.field(name) for name in columns])
     return pa.Table.from_batches(batches, wanted)
+
+
+def read_batches(
+    store: Store, ref: DatasetRef, columns: list[str] | None = None, rows: int = 65536
+) -> tuple[pyarrow.Schema, Iterator[pyarrow.RecordBatch]]:
+    """Return a dataset's schema in normal form and its rows as batches, in bounded memory; see :func:`read_table`.
+
+    :param rows: about how many rows a batch may have.
+    :raises SourceChangedError: at the end of the batches, if a dataset that is read in place changed meanwhile.
+    """
+    require("pyarrow.parquet", "reading a dataset")
+    _refuse_database(ref)
+    ref = current(store, ref)
+    if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
+        uses.keep(store, key)
+        return _stored_batches(store, ref, key, columns, rows)
+    import pyarrow as pa
+
+    from airflow_mlops.core.data.reading import check_columns
+
+    source = _opened_in_place(ref)
+    if columns is not None:
+        check_columns(columns, source.schema.names, source.given)
+    wanted = source.schema if columns is None else pa.schema([source.schema.field(name) for name in columns])
+
+    def batches() -> Iterator[Any]:
+        yield from source.batches(columns, rows)
+        source.check_unchanged()
+
+    return wanted, batches()
+
+
+def _stored_batches(
+    store: Store, ref: DatasetRef, key: str, columns: list[str] | None, rows: int
+) -> tuple[Any, Iterator[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from airflow_mlops.core.data.arrow_types import normal_batch, normal_schema
+    from airflow_mlops.core.data.publishing import verify
+    from airflow_mlops.core.data.reading import check_columns
+
+    with store.open_input(key) as file:
+        verify(store, ref, file)
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
+            whole = parquet.schema_arrow
+    if columns is not None:
+        check_columns(columns, whole.names, f"dataset {ref.name!r}")
+    schema = normal_schema(whole if columns is None else pa.schema([whole.field(name) for name in columns]))
+
+    def batches() -> Iterator[Any]:
+        with store.open_input(key) as file, pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as parquet:
+            for batch in parquet.iter_batches(batch_size=rows, columns=schema.names):
+                yield normal_batch(batch, schema)
+
+    return schema, batches()
 
 
 def read_frame(store: Store, ref: DatasetRef, columns: list[str] | None = None) -> pandas.DataFrame:

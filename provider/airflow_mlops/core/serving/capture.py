@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.predictions import layout
 from airflow_mlops.core.store import Store, safe_name
 
 if TYPE_CHECKING:
@@ -29,17 +30,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("airflow_mlops.serving")
 
-FOLDER = "predictions"
-#: What a row of the log has beside the columns of the request.
+#: What a row of the log has beside the columns of the request: those of every log, but for the probability, which a
+#: regressor has none of, and those that a server adds.
 COLUMNS = (
-    "prediction",
-    "prediction_key",
-    "prediction_time",
+    *(name for name in layout.COLUMNS if name != layout.PROBABILITY),
     "prediction_request",
     "prediction_row",
-    "prediction_model",
-    "prediction_version",
-    "prediction_digest",
     "prediction_deployment",
 )
 #: Rows that may wait to be written.
@@ -54,12 +50,15 @@ class Capture:
     :param key: column of the request that identifies a row; without one it is ``<request>/<number of the row>``.
     :param columns: columns of the request that are written; None: all. ``[]``: none, so that no value of a person is.
     :param flush_seconds: how long rows may wait to be written.
+    :param probability: whether a classifier that answers with labels is asked for its probabilities too, after the
+        answer has gone out.
     """
 
     sample: float = 1.0
     key: str | None = None
     columns: list[str] | None = None
     flush_seconds: float = 30.0
+    probability: bool = True
 
     @classmethod
     def of(cls, value: Any) -> Capture:
@@ -82,6 +81,8 @@ class Capture:
         found = cls(**value)
         if not isinstance(found.sample, (int, float)) or not 0 <= found.sample <= 1:
             raise SpecError(f"capture's sample must be a share from 0 to 1, got {found.sample!r}")
+        if not isinstance(found.probability, bool):
+            raise SpecError(f"capture's probability must be true or false, got {found.probability!r}")
         if not isinstance(found.flush_seconds, (int, float)) or found.flush_seconds <= 0:
             raise SpecError(f"capture's flush_seconds must be more than 0, got {found.flush_seconds!r}")
         return found
@@ -92,6 +93,7 @@ class Recorder:
 
     :param identity: ``server``, ``model``, ``version``, ``digest``, ``deployment``.
     :param prefix: what the keys of the log begin with; default: :func:`folder_of` the server.
+    :param model: the model, where its probabilities are wanted; it is asked by the writing thread.
     """
 
     def __init__(
@@ -101,7 +103,9 @@ class Recorder:
         identity: Mapping[str, Any],
         figures: Figures,
         prefix: str | None = None,
+        model: Any = None,
     ) -> None:
+        self._model = model if capture.probability else None
         self.store, self.capture, self.identity, self.figures = store, capture, dict(identity), figures
         self.prefix = folder_of(str(identity["server"])) if prefix is None else prefix
         self._waiting: deque[tuple[Any, Any, float]] = deque()
@@ -196,11 +200,14 @@ class Recorder:
         for request, (frame, _, _) in zip(requests, taken, strict=True):
             named = own in frame.columns
             keys += map(str, frame[own].tolist()) if named else (f"{request}/{n}" for n in range(len(frame)))
+        probabilities = self._probabilities(made)
         if self.capture.columns is not None:
             made = made[[name for name in self.capture.columns if name in made.columns]].copy()
         made.columns = [str(name) for name in made.columns]
-        times = [at for _, values, at in taken for _ in values]
-        made["prediction"] = [value for _, values, _ in taken for value in values]
+        times = [at for _, answers, at in taken for _ in answers]
+        made["prediction"] = [value for _, answers, _ in taken for value in answers]
+        for name, values in probabilities.items():
+            made[name] = values
         made["prediction_key"] = keys
         made["prediction_time"] = pd.to_datetime(times, unit="s", utc=True).as_unit("us")
         made["prediction_request"] = of_request
@@ -208,6 +215,22 @@ class Recorder:
         for name in ("model", "version", "digest", "deployment"):
             made[f"prediction_{name}"] = str(self.identity.get(name) or "")
         return made
+
+    def _probabilities(self, frame: pandas.DataFrame) -> dict[str, Any]:
+        if self._model is None:
+            return {}
+        from airflow_mlops.core.training.predictions import predict
+
+        try:
+            found = predict(self._model, frame)
+        except Exception as error:
+            # What cannot be asked once cannot be asked again: the log goes on without.
+            log.warning("The model's probabilities are not captured: %s", type(error).__name__)
+            self._model = None
+            return {}
+        if found.probabilities is None:
+            self._model = None
+        return layout.probability_columns(found)
 
 
 class RecordedModel:
@@ -230,7 +253,7 @@ class RecordedModel:
 
 def folder_of(server: str) -> str:
     """Return what the keys of a server's log begin with."""
-    return f"{FOLDER}/{server}"
+    return f"{layout.FOLDER}/{server}"
 
 
 def as_frame(data: Any) -> pandas.DataFrame:

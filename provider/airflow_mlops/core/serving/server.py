@@ -79,7 +79,12 @@ def application(job: dict[str, Any]) -> Iterator[Any]:
 
     access = S3Access.from_json(job["access"]) if job.get("access") else None
     recorder = Recorder(
-        open_store(job["store"], access), Capture.of(job.get("capture")), job["identity"], figures, job.get("prefix")
+        open_store(job["store"], access),
+        Capture.of(job.get("capture")),
+        job["identity"],
+        figures,
+        job.get("prefix"),
+        model,
     )
     try:
         yield measured(scoring.application(RecordedModel(model, recorder, figures)), figures)
