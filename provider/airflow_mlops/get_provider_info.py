@@ -173,6 +173,8 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_mlops.sensors.code",
                     "airflow_mlops.sensors.data",
+                    "airflow_mlops.sensors.registry",
+                    "airflow_mlops.sensors.rows",
                     "airflow_mlops.sensors.serving",
                 ],
             }
@@ -184,6 +186,8 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.triggers.code",
                     "airflow_mlops.triggers.data",
                     "airflow_mlops.triggers.docker",
+                    "airflow_mlops.triggers.registry",
+                    "airflow_mlops.triggers.rows",
                     "airflow_mlops.triggers.serving",
                 ],
             }

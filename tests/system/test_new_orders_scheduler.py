@@ -20,7 +20,8 @@ import pytest
 
 from servers.s3 import KEY, SECRET, S3Server, free_port
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "new_orders.py"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLE = EXAMPLES / "new_orders.py"
 
 pytestmark = pytest.mark.scheduler
 
@@ -114,3 +115,61 @@ def test_each_arrival_is_a_run_and_a_restart_tells_of_none_again(
     refs = [json.loads(ref) if isinstance(ref, str) else ref for ref in refs]
     assert sorted(ref["rows"] for ref in refs) == [2, 3, 5]
     assert SECRET not in log.read_text()
+
+
+@pytest.fixture
+def shop(airflow_test: Any, migrated_database: Path, tmp_path: Path) -> Callable[..., None]:
+    """The table that an example watches, and the registry that the other one does; runs statements in the table."""
+    text = (EXAMPLES / "new_rows.py").read_text()
+    assert text.count("poll_interval=30") == 2
+    (airflow_test.dags / "new_rows.py").write_text(text.replace("poll_interval=30", "poll_interval=1"))
+    airflow_test.connections["shop"] = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "shop.db")})
+    (airflow_test.home / "mlops").mkdir()
+    (airflow_test.home / "mlops" / "mlflow.db").write_bytes(migrated_database.read_bytes())
+
+    def execute(*statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+            for statement in statements:
+                database.execute(statement)
+            database.commit()
+
+    execute("create table orders (order_id integer)")
+    return execute
+
+
+def test_rows_and_releases_start_runs_over_a_restart_and_a_policy_counts_them_once(
+    airflow_test: Any, shop: Callable[..., None], tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{airflow_test.home}/mlops/mlflow.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.create_registered_model("churn")
+    run = client.create_run("0")
+    for _ in range(2):
+        client.create_model_version("churn", f"{run.info.artifact_uri}/model", run.info.run_id)
+    client.set_registered_model_alias("churn", "champion", "1")
+    shop("insert into orders values (1), (2)")
+    log = tmp_path / "standalone.log"
+
+    def done(dag: str, count: int) -> Callable[[], bool]:
+        sql = f"select count(*) from dag_run where dag_id = '{dag}' and state = 'success'"
+        return lambda: query(airflow_test, sql)[0][0] >= count
+
+    with standalone(airflow_test, log) as process:
+        until(done("orders_in_the_table", 1), log, process)
+        until(done("churn_moved", 1), log, process)
+    shop("insert into orders values (2), (3)")
+    client.set_registered_model_alias("churn", "champion", "2")
+    with standalone(airflow_test, log) as process:
+        until(done("orders_in_the_table", 2), log, process)
+        until(done("churn_moved", 2), log, process)
+
+    payloads = [json.loads(extra)["payload"] for (extra,) in query(airflow_test, "select extra from asset_event")]
+    rows = [one for one in payloads if one["kind"] == "new_rows"]
+    assert {one["id"]: one["new"]["rows"] for one in rows} == {rows[0]["id"]: 2, rows[-1]["id"]: 2}
+    assert [one["version"] for one in payloads if one["kind"] == "model_alias"][-1] == 2
+    records = sorted((airflow_test.home / "mlops" / "store" / "retraining" / "orders").glob("*.json"))
+    decisions = [json.loads(path.read_text())["decision"] for path in records]
+    assert [one["action"] for one in decisions][-1] == "retrain"
+    assert decisions[-1]["state"]["new_rows"] == 4

@@ -75,24 +75,25 @@ class Database:
                 connection.invalidate()
 
 
-def open_database(conn_id: str | None = None) -> Database:
+def open_database(conn_id: str | None = None, url: str | None = None) -> Database:
     """Return the database that ``MLOPS_SQL_URL`` names. No connection is made yet.
 
     :param conn_id: what the user calls it, for the message.
+    :param url: the URL, where one process reads several databases and no variable can hold them all.
     :raises SpecError: if the variable is not set, or holds no URL.
     :raises MissingExtraError: if SQLAlchemy or the database's driver is not installed.
     """
     sa = require("sqlalchemy", "reading from a database")
-    text = os.environ.get(VARIABLE, "").strip()
+    text = (url or os.environ.get(VARIABLE, "")).strip()
     if not text:
         raise SpecError(
             f"no database is known{f' for the connection {conn_id!r}' if conn_id else ''}: give conn_id, or outside "
             f"Airflow set the environment variable {VARIABLE} to a SQLAlchemy URL"
         )
     try:
-        url = _with_driver(sa.engine.make_url(text))
+        address = _with_driver(sa.engine.make_url(text))
         engine = sa.create_engine(
-            url, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=_connect_args(url)
+            address, poolclass=sa.pool.NullPool, hide_parameters=True, connect_args=_connect_args(address)
         )
     except sa.exc.NoSuchModuleError as error:
         scheme = text.partition(":")[0]
@@ -105,14 +106,14 @@ def open_database(conn_id: str | None = None) -> Database:
         driver = str(error.name or "").partition(".")[0] or "the driver"
         package = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}.get(driver, driver)
         raise MissingExtraError(
-            f"reading from {url.get_backend_name()} needs the driver {driver!r}, which is not installed here; run: "
+            f"reading from {address.get_backend_name()} needs the driver {driver!r}, which is not installed here; run: "
             f"pip install '{package}'",
             library=driver,
         ) from error
-    if url.get_backend_name() == "sqlite":
-        _check_sqlite(url)
+    if address.get_backend_name() == "sqlite":
+        _check_sqlite(address)
         sa.event.listen(engine, "connect", _sqlite_read_only)
-    return Database(engine, safe_url(url), _secrets_of(url))
+    return Database(engine, safe_url(address), _secrets_of(address))
 
 
 def safe_url(url: Any) -> str:
