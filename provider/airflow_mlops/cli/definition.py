@@ -15,6 +15,7 @@ _CONTAINERS = "airflow_mlops.cli.containers"
 _DOCTOR = "airflow_mlops.cli.doctor"
 _SERVING = "airflow_mlops.cli.serving"
 _RETRAINING = "airflow_mlops.cli.retraining"
+_MONITORING = "airflow_mlops.cli.monitoring"
 
 
 def get_mlops_cli_commands() -> list[CLICommand]:
@@ -76,6 +77,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 ),
                 *_governance_commands(name, alias, reason, by, common),
                 *_lifecycle_commands(common),
+                _calibrate_command(common),
                 _decide_command(common),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
                 _serve_command((mlflow, store, ARG_VERBOSE)),
@@ -177,6 +179,28 @@ def _decide_command(common: tuple[Arg, ...]) -> ActionCommand:
             Arg(("--number",), help="Only this decision", type=int, metavar="N"),
             Arg(("--replay",), help="Decide again on the same inputs; exit code 1 if it differs", action="store_true"),
             Arg(("--policy",), help="JSON or a file of it: what this policy would have decided", metavar="POLICY"),
+            *common,
+        ),
+    )
+
+
+def _calibrate_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="calibrate",
+        help="Show what each sensitivity of learnt drift thresholds would have cost: alarms and retrainings a year",
+        func=lazy_load_command(f"{_MONITORING}.calibrate"),
+        args=(
+            Arg(("name",), help="What is watched, as reports call it"),
+            Arg(("--data",), help="Its past: a path, glob or URI", required=True),
+            Arg(("--time",), help="Column that says when a row is of", required=True),
+            Arg(("--key",), help="Column that names a row, which is no feature"),
+            Arg(("--columns",), help="Only these columns", nargs="+", metavar="COLUMN"),
+            Arg(("--length",), help="Of a window (default: 7d)", default="7d"),
+            Arg(("--reference",), help="Windows to learn from, the first ones (default: 8)", type=int, default=8),
+            Arg(("--windows",), help="Drifted ones that retrain, k of the last n (default: 3of3)", default="3of3"),
+            Arg(("--cooldown",), help="Rest after a retraining (default: 14d)", default="14d"),
             *common,
         ),
     )

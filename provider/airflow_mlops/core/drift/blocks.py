@@ -6,6 +6,7 @@ between quantiles of a sample of the reference; a category that has more in grou
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -162,6 +163,11 @@ def tallies(ordered: dict[str, bool], blocks: int) -> dict[str, Tally]:
 def group_of(value: Any) -> int:
     """Return the hash group of a category; the same in every process."""
     return zlib.crc32(str(value).encode("utf-8", "surrogatepass")) % GROUPS
+
+
+def sign_of(value: Any) -> int:
+    """Return a number that stands for a category, which cannot be read from it; the same in every process."""
+    return int.from_bytes(hashlib.blake2b(str(value).encode("utf-8", "surrogatepass"), digest_size=6).digest(), "big")
 
 
 def plain_values(column: pyarrow.Array, ordered: bool) -> tuple[Any, Array]:

@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_mlops.core.drift.blocks import BINS, Binned, Tally, group_of
+from airflow_mlops.core.drift.blocks import BINS, Binned, Tally, group_of, sign_of
 from airflow_mlops.core.errors import SpecError
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ class Learnt:
 
     :param bins: the reference's rows by bin.
     :param edges: upper edges of a number's bins.
-    :param categories: the categories of the bins, without the last bin, which holds the rest.
-    :param known: the values that the reference has; None where they are too many.
+    :param categories: what stands for the categories of the bins, without the last bin, which holds the rest.
+    :param known: the values that the reference has (of categories what stands for them, not the values, which may be
+        personal data); None where they are too many.
     :param rows: rows of a block, the median.
     :param thresholds: ``distribution``, ``missing`` and ``novel``; beyond them is drift.
     :param worst: the same of the reference's own worst block.
@@ -171,8 +172,9 @@ def counted(tally: Tally | Binned) -> Counted:
     order = np.argsort(-total, kind="stable")
     top, rest = order[:CATEGORIES], order[CATEGORIES:]
     counts = np.concatenate([table[:, top], table[:, rest].sum(1, keepdims=True)], axis=1)
-    names = [values[position] for position in top]
-    return Counted(False, counts, tally.missing, tally.rows, novel, categories=names, known=values)
+    signs = [sign_of(value) for value in values]
+    names = [signs[position] for position in top]
+    return Counted(False, counts, tally.missing, tally.rows, novel, categories=names, known=signs)
 
 
 def learn(columns: dict[str, Counted], sensitivity: Sensitivity = "normal") -> dict[str, Learnt]:
@@ -329,7 +331,8 @@ def _in_bins(learnt: Learnt, tally: Tally | Binned) -> tuple[Array, int | None]:
     else:
         bin_of = {value: position for position, value in enumerate(learnt.categories or [])}
         for value, each in tally.values.items():
-            counts[bin_of.get(value, len(learnt.bins) - 1)] += each.sum()
+            counts[bin_of.get(sign_of(value), len(learnt.bins) - 1)] += each.sum()
     if tally.many:  # the reference had few different values
         return counts, int((tally.rows - tally.missing).sum())
-    return counts, int(sum(each.sum() for value, each in tally.values.items() if value not in known))
+    sign = float if learnt.ordered else sign_of
+    return counts, int(sum(each.sum() for value, each in tally.values.items() if sign(value) not in known))

@@ -153,5 +153,5 @@ class Drift:
 
 def _worst(one: Verdict) -> str:
     assert one.test is not None
-    sign = {"from": "≥", "to": "≤", "below": "<"}[TESTS[one.test].drifts] if one.test in TESTS else "against"
+    sign = {"from": "≥", "to": "≤", "below": "<"}[TESTS[one.test].drifts] if one.test in TESTS else ">"
     return f"{one.name} ({one.test} {figure(one.score)} {sign} {figure(one.threshold)})"

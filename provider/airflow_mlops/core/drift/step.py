@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_mlops.core.data.dataset import resolve
+from airflow_mlops.core.drift import learnt
 from airflow_mlops.core.drift.choice import drift_test
 from airflow_mlops.core.drift.columns import check_columns, check_threshold, plan
 from airflow_mlops.core.drift.compare import Side, compare
@@ -30,6 +31,8 @@ def detect_drift(
     subject: str | None = None,
     drift_share: float = 0.5,
     min_rows: int = 30,
+    sensitivity: str = "normal",
+    block: str | None = None,
     window: dict[str, Any] | None = None,
     reference_window: dict[str, Any] | None = None,
     roles: dict[str, Any] | None = None,
@@ -45,10 +48,13 @@ def detect_drift(
         no key, time, weight or group.
     :param method: ``"evidently"``: for each column the test that Evidently takes by default; or the name of a test, for
         all columns that it is defined for.
-    :param thresholds: ``"evidently"``: those of the tests; a number for all columns; or ``{column: number}``.
+    :param thresholds: ``"evidently"``: those of the tests; a number for all columns; ``{column: number}``; or
+        ``"learn"``: from blocks inside the reference, see :mod:`.learn`.
     :param subject: what is watched, such as ``"churn:7"``; default: the digest of the current data.
     :param drift_share: share of the compared columns from which on the dataset has drifted.
     :param min_rows: a column with fewer values on a side is not judged.
+    :param sensitivity: of learnt thresholds: ``low``, ``normal`` or ``high``.
+    :param block: how long the blocks are that thresholds are learnt from; default: as long as the window.
     :param window: only the current rows inside, by the time role.
     :param reference_window: only the rows of the reference inside.
     :param roles: added to those of both datasets.
@@ -60,7 +66,8 @@ def detect_drift(
     check_shares(drift_share, min_rows)
     now = _open(context, current, roles=roles, target=target, name=name, window=window, what="current")
     was = _open(context, reference, roles=roles, target=target, name=None, window=reference_window, what="reference")
-    asked_thresholds = check_thresholds(thresholds, was.schema.names)
+    learning = thresholds == "learn"
+    asked_thresholds = None if learning else check_thresholds(thresholds, was.schema.names)
     planned = plan(
         was.schema, now.schema, asked=asked, roles={**was.ref.roles, **now.ref.roles}, test=default, where=was.ref.name
     )
@@ -84,6 +91,20 @@ def detect_drift(
         show_values=show_values,
         private=role_columns({**was.ref.roles, **now.ref.roles}, "private"),
     )
+    learned = None
+    if learning:
+        learned = learnt.learn_from(
+            was,
+            planned,
+            rows=sides[0].rows,
+            block=block,
+            window=window or now.ref.window,
+            sensitivity=learnt.check_sensitivity(sensitivity),
+        )
+        verdicts, broken, _ = learnt.judge(learned, now, verdicts)
+        named = {one.column for one in broken}
+        # What the reference itself shows is no finding; what is beyond it is one already.
+        findings = [*broken, *(one for one in findings if one.kind == "column" and one.column not in named)]
     drift = Drift(
         name=now.ref.name,
         against=was.ref.name,
@@ -96,6 +117,7 @@ def detect_drift(
     # Watched again with other data, a subject's window has one report still.
     identity: list[Any] = [subject or [now.ref.digest, was.ref.digest], window or now.ref.window, reference_window]
     identity += [asked, method, thresholds, drift_share, min_rows, show_values]
+    identity += [sensitivity, block] if learning else []
     return publish(
         context,
         drift.report(subject=subject or now.ref.digest, window=window or now.ref.window),
@@ -104,6 +126,8 @@ def detect_drift(
             "current": {"name": now.ref.name, "digest": now.ref.digest},
             "reference": {"name": was.ref.name, "digest": was.ref.digest, "window": reference_window or was.ref.window},
             "method": method,
+            "thresholds": "learn" if learning else thresholds,
+            "learnt": None if learned is None else {"blocks": learned.blocks, "unit": learned.unit},
         },
         template="drift.html",
         identity=identity,
@@ -143,7 +167,7 @@ def check_thresholds(thresholds: Any, names: list[str]) -> dict[str, float] | fl
             check_threshold(value, f"thresholds: that of {name!r}")
         return thresholds
     if isinstance(thresholds, str):
-        raise SpecError(f"thresholds is 'evidently', a number, or {{column: number}}, got {thresholds!r}")
+        raise SpecError(f"thresholds is 'evidently', 'learn', a number, or {{column: number}}, got {thresholds!r}")
     check_threshold(thresholds, "thresholds")
     return float(thresholds)
 
