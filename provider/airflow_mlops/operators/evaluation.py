@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import MlopsError, SpecError
-from airflow_mlops.core.evaluation.specs import check_of_log, check_tests
+from airflow_mlops.core.evaluation.specs import check_of_backtest, check_of_log, check_tests
 from airflow_mlops.hooks.sql import SqlHook
 from airflow_mlops.links.model import MLflowRunLink, ReportLink
 from airflow_mlops.operators.base import LONG_FIELDS, GateOperator
@@ -59,6 +59,13 @@ class EvaluateModelOperator(GateOperator):
     :param report_name: title of the report; default: the model's name. (templated)
     :param subject: what a prediction log is of, such as ``churn:7``; default: the digest of the log. (templated)
     :param show_values: show the values of columns of the ``private`` role where slices or groups are made by them.
+    :param on: ``held_out``: the models, on rows that neither was trained on. ``backtest``: where there are too few of
+        these, both recipes are fitted anew at rolling origins of ``dataset`` and judged on what came after each; for
+        models that ``TrainModelOperator`` made with an importable ``trainer``, and tests of the kinds ``metric`` and
+        ``champion``. (templated)
+    :param backtest: ``{"origins": 4, "horizon": "28d", "gap": "30d", "train": "180d"}``: how many origins, how long
+        after each is judged (default: the last half of the period, divided), how long before it no row trains
+        (default: the dataset's ``label_delay``), and how far back rows train (default: all). (templated)
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
     :raises ValueError: in the constructor, unless one of ``model`` and ``predictions`` is given, for ``table`` or
         ``sql`` without ``conn_id``, and for a mistake in ``tests`` or ``predictions`` that can be seen before anything
@@ -68,7 +75,7 @@ class EvaluateModelOperator(GateOperator):
     step = "evaluate_model"
     step_arguments = (
         *("model", "predictions", "dataset", "table", "sql", "conn_id", "parameters", "columns"),
-        *("tests", "champion", "target", "roles", "trust", "subject", "show_values"),
+        *("tests", "champion", "target", "roles", "trust", "subject", "show_values", "on", "backtest"),
     )
     needs_mlflow = True
     operator_extra_links = (ReportLink(), MLflowRunLink())
@@ -81,7 +88,7 @@ class EvaluateModelOperator(GateOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {  # noqa: RUF012
-        **dict.fromkeys(("model", "predictions", "dataset", "columns", "tests", "roles"), "json"),
+        **dict.fromkeys(("model", "predictions", "dataset", "columns", "tests", "roles", "backtest"), "json"),
         "sql": "sql",
     }
 
@@ -104,6 +111,8 @@ class EvaluateModelOperator(GateOperator):
         report_name: str | None = None,
         subject: str | None = None,
         show_values: bool = False,
+        on: str = "held_out",
+        backtest: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -123,7 +132,11 @@ class EvaluateModelOperator(GateOperator):
             if champion is None and any(spec["kind"] == "champion" for spec in specs):
                 raise ValueError("a test of kind 'champion' needs champion='name@alias'")
             if predictions is not None:
-                _check_log_tests(specs)
+                _checked(check_of_log, specs)
+            if on == "backtest":
+                _checked(check_of_backtest, specs)
+        if on not in ("held_out", "backtest") and "{" not in str(on):
+            raise ValueError(f"on must be 'held_out' or 'backtest', got {on!r}")
         if trust not in ("recorded", "unverified") and "{" not in str(trust):
             raise ValueError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
         self.model = model
@@ -142,6 +155,8 @@ class EvaluateModelOperator(GateOperator):
         self.report_name = report_name
         self.subject = subject
         self.show_values = show_values
+        self.on = on
+        self.backtest = backtest
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments, with paths resolved."""
@@ -171,8 +186,12 @@ def _check_log(predictions: dict[str, Any]) -> None:
         raise ValueError(error.message) from None
 
 
-def _check_log_tests(specs: list[dict[str, Any]]) -> None:
+def _checked(check: Callable[[list[dict[str, Any]]], None], specs: list[dict[str, Any]]) -> None:
+    """Refuse tests that cannot be asked.
+
+    :raises ValueError: naming the test.
+    """
     try:
-        check_of_log(specs)
+        check(specs)
     except SpecError as error:
         raise ValueError(error.message) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.evaluation import backtest as backtests
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge
 from airflow_mlops.core.evaluation.loading import fetch
 from airflow_mlops.core.evaluation.outcome import Outcome, outcome
@@ -69,6 +70,27 @@ def compare(evidence: Evidence, trust: models.Trust, folder: Path) -> None:
     champion.judged = judged
 
 
+def backtest(evidence: Evidence, trust: models.Trust, parts: list[backtests.Fold], folder: Path) -> None:
+    """Refit the champion's recipe at the origins of a backtest, beside the challenger's."""
+    champion = evidence.champion
+    if champion is None or not champion.exists:
+        return
+    copy = fetch(evidence.context, champion.ref, folder, trust)
+    champion.ref, champion.verified = copy.ref, copy.verified
+    if copy.ref.digest == evidence.challenger.copy.ref.digest:
+        champion.same = True
+        return
+    judged = backtests.judge(evidence, copy, parts, folder.parent / "champion-recipe", "the champion")
+    champion.rows = evidence.rows
+    if judged.problem:
+        champion.unclear = f"it cannot be refitted: {judged.problem}"
+    elif judged.bad_predictions:
+        champion.problem = (
+            f"{judged.bad_predictions:,} of {len(judged.rows):,} predictions of its refits are NaN or null"
+        )
+    champion.judged = judged
+
+
 def champion_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     """Test that the model is not worse than the champion, or better than it, with a margin."""
     champion = evidence.champion
@@ -80,6 +102,8 @@ def champion_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     if champion.same:
         passed = spec["require"] == "not_worse"
         return [outcome(spec, passed, f"It is the same model as {who}: equal digests", value=0.0, threshold=threshold)]
+    if champion.unclear:
+        return [_cannot_tell(spec, who, champion.unclear, threshold=threshold)]
     if champion.problem:
         message = (
             f"{who} cannot be compared: {champion.problem}. Roll back to a version that loads, or leave this test out "
@@ -106,10 +130,13 @@ def _verdict(evidence: Evidence, champion: Champion, spec: dict[str, Any], who: 
         return _cannot_tell(spec, who, found, threshold=threshold)
     ahead = found.ahead
     how = "equal to" if ahead == 0 else f"{text(abs(ahead))} {'better' if ahead > 0 else 'worse'} than"
-    figures = (
-        f"{wanted.name} is {text(mine)}, {how} {who} with {text(its)}, on {len(rows):,} rows that neither is known to "
-        f"have been trained on"
+    refits = len(evidence.backtest or [])
+    where = (
+        f"after the training of {refits} refits of each recipe"
+        if refits
+        else "that neither is known to have been trained on"
     )
+    figures = f"{wanted.name} is {text(mine)}, {how} {who} with {text(its)}, on {len(rows):,} rows {where}"
     measured = {
         "value": ahead,
         "threshold": threshold,
@@ -175,7 +202,13 @@ def _unclear(evidence: Evidence, champion: Champion, spec: dict[str, Any]) -> st
 def table(evidence: Evidence, names: list[str]) -> list[dict[str, Any]]:
     """Return the figures of both models on the rows that neither has seen: ``metric, challenger, champion, ahead``."""
     champion = evidence.champion
-    if champion is None or champion.judged is None or champion.problem or not len(champion.judged.rows):
+    if (
+        champion is None
+        or champion.judged is None
+        or champion.problem
+        or champion.unclear
+        or not len(champion.judged.rows)
+    ):
         return []
     found = []
     for name in names:

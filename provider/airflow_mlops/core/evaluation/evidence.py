@@ -55,6 +55,7 @@ class Champion:
         not be loaded, or it is the same model.
     :param rows: those rows, with what was left out.
     :param problem: why it cannot be compared, though there is one.
+    :param unclear: why nobody can tell which is better, where nothing is wrong with it.
     """
 
     alias: str
@@ -64,6 +65,7 @@ class Champion:
     same: bool = False
     verified: bool | None = None
     problem: str | None = None
+    unclear: str | None = None
 
     @property
     def exists(self) -> bool:
@@ -81,6 +83,7 @@ class Evidence:
     :param rows: the rows that the model is judged on, with what was left out.
     :param scratch: a local folder for files.
     :param logged_metrics: those that the model's run has in MLflow.
+    :param backtest: the origins at which the recipes were fitted anew; None: the models themselves are judged.
     """
 
     context: StepContext
@@ -104,6 +107,7 @@ class Evidence:
     extra_metrics: dict[str, Any] = field(default_factory=dict)
     logged_metrics: dict[str, float] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    backtest: list[dict[str, Any]] | None = None
     _figures: dict[Any, tuple[float | None, str | None]] = field(default_factory=dict, repr=False)
 
     @cached_property

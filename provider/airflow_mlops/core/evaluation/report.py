@@ -59,6 +59,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "fairness": evidence.fairness,
         "pictures": pictures(evidence),
         "infrastructure": _infrastructure(evidence),
+        "backtest": evidence.backtest,
         "caveats": _caveats(evidence),
         "origin": _origin(evidence),
         "specs": [{k: str(v) if callable(v) else v for k, v in spec.items()} for spec in evidence.specs],
@@ -74,6 +75,8 @@ def _summary(
     comparison: list[dict[str, Any]],
 ) -> str:
     rows = f"{len(evidence.challenger.rows):,} rows"
+    if evidence.backtest is not None:
+        rows += f" of a backtest with {len(evidence.backtest)} refits"
     if failed:
         worst = failed[0].brief or failed[0].message
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -189,6 +192,13 @@ def _listed(value: Any) -> str | None:
 
 def _caveats(evidence: Evidence) -> list[str]:
     found = list(evidence.rows.caveats)
+    if evidence.backtest is not None:
+        count = len(evidence.backtest)
+        found.insert(
+            0,
+            f"A backtest: both recipes were fitted anew at {count} origin{'s' * (count != 1)} and judged on what came "
+            "after. It speaks of what the recipes make, not of the model's own file, which has seen these rows.",
+        )
     if not evidence.challenger.copy.verified:
         found.insert(
             0,

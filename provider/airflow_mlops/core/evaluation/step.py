@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
+from airflow_mlops.core.evaluation import backtest as backtests
 from airflow_mlops.core.evaluation import champion as champions
 from airflow_mlops.core.evaluation import inputs, prediction_log
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge, take
@@ -18,7 +19,7 @@ from airflow_mlops.core.evaluation.quality import sanity_test
 from airflow_mlops.core.evaluation.report import build
 from airflow_mlops.core.evaluation.rows import Rows, check_role_columns, leave_out_seen, weights_of
 from airflow_mlops.core.evaluation.slices import check_slices
-from airflow_mlops.core.evaluation.specs import check_of_log, check_tests, identity
+from airflow_mlops.core.evaluation.specs import check_of_backtest, check_of_log, check_tests, identity
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.imports import load
@@ -56,6 +57,8 @@ def evaluate_model(
     name: str | None = None,
     subject: str | None = None,
     show_values: bool = False,
+    on: str = "held_out",
+    backtest: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Test a model on rows that it was not trained on, or a log of its predictions, and return the report.
 
@@ -78,8 +81,11 @@ def evaluate_model(
     :param name: the report's title; default: the model's name.
     :param subject: what a prediction log is of, such as ``churn:7``; default: the digest of the log.
     :param show_values: show the values that name slices by columns of the ``private`` role.
-    :return: a report of kind ``model_test`` with ``champion``, ``champion_version``, ``model_uri``, ``model_name`` and
-        ``run_id``; these are None of a log.
+    :param on: ``held_out``: the models, on rows that neither has seen; ``backtest``: what their recipes make of past
+        windows; see :mod:`airflow_mlops.core.evaluation.backtest`.
+    :param backtest: ``{"origins", "horizon", "gap", "train"}``; see :func:`.backtest.check`.
+    :return: a report of kind ``model_test`` with ``on``, ``champion``, ``champion_version``, ``model_uri``,
+        ``model_name`` and ``run_id``; these are None of a log.
     :raises IntegrityError: if the model's files are not those that were logged.
     :raises EmptyDataError: if no row is left to test on.
     :raises SpecError: for a test that needs the model where there is only a log.
@@ -91,6 +97,7 @@ def evaluate_model(
         raise SpecError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
     if (model in (None, "")) == (predictions in (None, "", {})):
         raise SpecError("give either model, or predictions: a log of what a model said")
+    options = _of_backtest(on, backtest, specs, bool(predictions))
     source = inputs.Source(dataset, table, sql, conn_id, parameters or {})
     source.check()
     given = {"columns": mapping(columns, "columns"), "roles": mapping(roles, "roles"), "target": target or None}
@@ -107,12 +114,16 @@ def evaluate_model(
             data, frame, wanted = _rows_of(context, ref, source, given)
             rival = champions.find(context, champion)
             copy = fetch(context, ref, scratch / "model", trust)
-            evidence = _evidence(context, copy, data, frame, wanted, scratch)
+            evidence = _evidence(context, copy, data, frame, wanted, scratch, seen=options is not None)
             evidence.champion = rival
             evidence.hyperparameters, evidence.logged_metrics = _logged(context, ref)
             check_slices([str(column) for column in evidence.frame.columns], specs or [])
-            judge(evidence.frame, evidence.truth(evidence.challenger.rows), evidence.challenger, evidence.not_features)
-            champions.compare(evidence, trust, scratch / "champion")
+            if options is not None:
+                _backtest(evidence, options, trust, scratch)
+            else:
+                truth = evidence.truth(evidence.challenger.rows)
+                judge(evidence.frame, truth, evidence.challenger, evidence.not_features)
+                champions.compare(evidence, trust, scratch / "champion")
         crash_point("evaluate.predicted")
         evidence.show_values = show_values
         evidence.specs = specs if specs is not None else _default_tests(evidence)
@@ -125,9 +136,17 @@ def evaluate_model(
             report,
             details=details,
             template="model_test.html",
-            identity=[tested.digest, evidence.dataset.digest, evidence.target, identity(evidence.specs), champion],
+            identity=[
+                tested.digest,
+                evidence.dataset.digest,
+                evidence.target,
+                identity(evidence.specs),
+                champion,
+                *([options] if options else []),
+            ],
             title=f"Model test: {name or tested.name or tested.uri}",
         ),
+        "on": on,
         "champion": rival.alias if rival else None,
         "champion_version": rival.ref.version if rival and rival.exists else None,
         "model_uri": ref.uri if ref else None,
@@ -152,6 +171,39 @@ def _specs(tests: Any, champion: str | None) -> list[dict[str, Any]] | None:
         if "metric" in spec:
             metric(spec["metric"])
     return specs
+
+
+def _of_backtest(on: str, options: Any, specs: list[dict[str, Any]] | None, of_log: bool) -> dict[str, Any] | None:
+    """Return the options of a backtest, or None if there is to be none."""
+    if on not in ("held_out", "backtest"):
+        raise SpecError(f"on must be 'held_out' or 'backtest', got {on!r}")
+    if on == "held_out":
+        if options:
+            raise SpecError("the options of backtest= need on='backtest'")
+        return None
+    if of_log:
+        raise SpecError("on='backtest' fits recipes anew: give model, not predictions")
+    check_of_backtest(specs or [])
+    return backtests.check(options)
+
+
+def _backtest(evidence: Evidence, options: dict[str, Any], trust: models.Trust, scratch: Path) -> None:
+    """Judge what the recipes make of past windows, in the place of the models."""
+    import numpy as np
+
+    if evidence.moments is None:
+        raise SpecError("on='backtest' needs a dataset with a time role: roles={'time': 'column'}")
+    parts = backtests.folds(evidence.moments, options, evidence.roles.get("label_delay"))
+    evidence.backtest = [part.to_dict() for part in parts]
+    judged = np.zeros(len(evidence.frame), dtype=bool)
+    judged[np.concatenate([part.test for part in parts])] = True
+    evidence.rows.leave_out(~judged, "before the first origin, or without a time: they only trained")
+    evidence.challenger = backtests.judge(
+        evidence, evidence.challenger.copy, parts, scratch / "recipe", "the model's recipe"
+    )
+    if evidence.challenger.problem:
+        raise SpecError(f"the model cannot be refitted: {evidence.challenger.problem}")
+    champions.backtest(evidence, trust, parts, scratch / "champion")
 
 
 def _rows_of(
@@ -194,9 +246,17 @@ def _of_log(
 
 
 def _evidence(
-    context: StepContext, copy: ModelCopy, data: DatasetRef, frame: pandas.DataFrame, target: str, scratch: Path
+    context: StepContext,
+    copy: ModelCopy,
+    data: DatasetRef,
+    frame: pandas.DataFrame,
+    target: str,
+    scratch: Path,
+    seen: bool = False,
 ) -> Evidence:
     """Choose the rows that the model is judged on.
+
+    :param seen: leave no row out because the model was trained on it.
 
     :raises EmptyDataError: if none is left.
     """
@@ -211,7 +271,7 @@ def _evidence(
     rows = Rows(kept=frame[target].notna().to_numpy())
     if len(frame) < total:
         rows.left_out.append({"why": f"without a value of the target {target}", "rows": total - len(frame)})
-    if not isinstance(copy, NoModel):
+    if not seen and not isinstance(copy, NoModel):
         leave_out_seen(rows, context.store, copy.ref, frame, data.roles, "the model")
     if not rows.count:
         why = "; ".join(f"{entry['rows']:,} {entry['why']}" for entry in rows.left_out)
@@ -251,11 +311,11 @@ def _logged(context: StepContext, ref: ModelRef) -> tuple[dict[str, Any], dict[s
 def _default_tests(evidence: Evidence) -> list[dict[str, Any]]:
     if isinstance(evidence.challenger.copy, NoModel):
         return []
-    tests: list[dict[str, Any]] = [{"kind": "signature"}, {"kind": "load"}]
+    tests: list[dict[str, Any]] = [{"kind": "signature"}, {"kind": "load"}] if evidence.backtest is None else []
     if evidence.champion is not None:
         names = _default_metrics(evidence)
         tests.append({"kind": "champion", "metric": names[0]})
-    return check_tests(tests)
+    return check_tests(tests) if tests else []
 
 
 def _default_metrics(evidence: Evidence) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -211,15 +212,15 @@ class FunctionRecipe(Recipe):
         """Fit the model in this process."""
         task.run.log_setup(self.effective, task.ref)
         with task.run.current():
-            fitted = self._fit(task)
+            fitted = self.fit(task.context.log, task.data.train, task.ref, task.split)
         model = packaging.assemble(self.features, fitted)
         return Made(model, fitted, task.data, called=flavours.callable_model(model))
 
-    def _fit(self, task: Task) -> Any:
-        trainer, log, ref = self.trainer, task.context.log, task.ref
-        part, extras = task.data.train, {}
+    def fit(self, log: logging.Logger, part: rows.Part, ref: DatasetRef, split: dict[str, Any]) -> Any:
+        """Call the trainer on some rows and return what it makes, without the features function."""
+        trainer, extras = self.trainer, {}
         if trainer.asks_for("X_val"):
-            spec = {**task.split, "by": task.split.get("validation_by", task.split["by"])}
+            spec = {**split, "by": split.get("validation_by", split["by"])}
             inner = validation_split(part.frame, spec, ref.roles, _all(len(part)))
             log.info("Validation for the trainer, %s: %s of the training rows", inner.text, f"{len(inner.test):,}")
             held = _take(part, inner.test)

@@ -99,9 +99,9 @@ def read(
         if held_out.empty:
             raise EmptyDataError(f"no row of the test dataset {other.name!r} has a label")
         log.info("All %s rows train; %s rows of %s test", f"{len(frame):,}", f"{len(held_out):,}", other.name)
-        train = _part(frame, ref, target, nullable=nullable)
+        train = part_of(frame, ref, target, nullable=nullable)
         _check_target(train.y, ref.name)
-        test = _part(held_out, ref, target, train.raw.columns, nullable=nullable)
+        test = part_of(held_out, ref, target, train.raw.columns, nullable=nullable)
         return Rows(train, test, None, unlabelled, other)
     found = split_rows(frame, split, ref.roles, ref.window)
     log.info(
@@ -111,9 +111,9 @@ def read(
         f"{len(found.test):,}",
         f"{found.left_out:,}",
     )
-    train = _part(frame.iloc[found.train].reset_index(drop=True), ref, target, nullable=nullable)
+    train = part_of(frame.iloc[found.train].reset_index(drop=True), ref, target, nullable=nullable)
     _check_target(train.y, ref.name)
-    test = _part(frame.iloc[found.test].reset_index(drop=True), ref, target, nullable=nullable)
+    test = part_of(frame.iloc[found.test].reset_index(drop=True), ref, target, nullable=nullable)
     kept = _store_test_rows(store, ref, table, found)
     return Rows(train, test, found, unlabelled, kept)
 
@@ -148,7 +148,14 @@ def _mask(labelled: np.ndarray[Any, Any]) -> Any:
     return pa.array(labelled)
 
 
-def _part(frame: pandas.DataFrame, ref: DatasetRef, target: str, columns: Any = None, nullable: Any = None) -> Part:
+def part_of(frame: pandas.DataFrame, ref: DatasetRef, target: str, columns: Any = None, nullable: Any = None) -> Part:
+    """Return some rows of a dataset as a trainer is given them.
+
+    :param columns: the features; default: all columns without a role.
+    :param nullable: see :func:`read`.
+    :raises MissingColumnError: if a feature is not there.
+    :raises SpecError: for weights that are none, or without features.
+    """
     import numpy as np
 
     pandas = require("pandas", "train_model")

@@ -14,7 +14,7 @@ from airflow_mlops.core.errors import SpecError, UnsupportedError
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.tracking import strip_credentials
-from airflow_mlops.core.training import fitting, flavours, rows
+from airflow_mlops.core.training import fitting, flavours, recipes, rows
 from airflow_mlops.core.training.metrics import compute, default_metrics, metric, task_of
 from airflow_mlops.core.training.mlflow_run import TrainingRun
 from airflow_mlops.core.training.predictions import Predictions, predict
@@ -146,7 +146,11 @@ def train_model(
             model_id=run.model_id,
             digest=models.digest_of(manifest),
             metrics=measured,
-            training={**rows.record_of(context.store, ref, data, parts), "seed": recipe.seed},
+            training={
+                **rows.record_of(context.store, ref, data, parts),
+                "seed": recipe.seed,
+                "recipe": recipes.record(context.store, recipe, nullable),
+            },
             test_dataset=data.test_dataset.to_dict(),
             target=str(wanted),
             code=origin,
