@@ -217,7 +217,7 @@ def learn(columns: dict[str, Counted], sensitivity: Sensitivity = "normal") -> d
             rows=float(np.median(column.rows)),
             thresholds={
                 "distribution": min(CEILING, distribution),
-                "missing": max(level.missing, level.margin * 4 / 3 * gap),
+                "missing": max(level.missing, level.margin * 5 / 3 * gap),
                 "novel": min(0.95, max(floor, 2 * level.margin * novel)),
             },
             worst={"distribution": worst, "missing": gaps[-1], "novel": novel},
