@@ -15,7 +15,7 @@ RUN if [ -n "${APT_PACKAGES}" ]; then \
 
 # No process runs as root. Group 0 may write what the user may: some platforms choose the user id themselves.
 RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --create-home --shell /usr/sbin/nologin airflow \
-    && mkdir -p /opt/airflow/dags /opt/airflow/logs /opt/airflow/flights \
+    && mkdir -p /opt/airflow/dags /opt/airflow/logs /opt/airflow/flights /opt/airflow/gateway \
     && chown -R airflow:0 /opt/airflow \
     && chmod -R g=u /opt/airflow
 

@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = ROOT / ".env"
+SOCKET = "/var/run/docker.sock"
 #: A server that ended so often is not coming up.
 RESTARTS = 3
 #: The volumes whose contents were made with these: with others nobody can read them.
@@ -103,16 +104,69 @@ def compose(*arguments: str) -> None:
     :raises SystemExit: if it fails.
     """
     # Compose asks for the passwords even to stop, which must be possible without them.
-    environment = {**dict.fromkeys(set(SETTINGS) - set(read_settings()), "0"), **os.environ}
+    environment = {**dict.fromkeys(set(SETTINGS) - set(read_settings()), "0"), **engine_socket(), **os.environ}
     command = [*compose_command(), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed with code {done.returncode}")
 
 
+def setting(name: str) -> str:
+    """Return a setting, of the environment or the file; empty if neither has it."""
+    return os.environ.get(name) or read_settings().get(name) or ""
+
+
+def serves_models() -> bool:
+    """Say whether somebody has opted in to models in containers of the engine."""
+    return any(Path(one).name == "model-servers.yml" for one in setting("COMPOSE_FILE").split(os.pathsep))
+
+
+def engine_socket() -> dict[str, str]:
+    """Return where the engine's socket is, and the group that may open it, if containers shall have it."""
+    if not serves_models():
+        return {}
+    host = os.environ.get("DOCKER_HOST", "")
+    socket = setting("DOCKER_SOCKET") or (host.removeprefix("unix://") if host.startswith("unix://") else SOCKET)
+    try:
+        return {"DOCKER_SOCKET": socket, "DOCKER_GID": setting("DOCKER_GID") or str(os.stat(socket).st_gid)}
+    except OSError as error:
+        sys.exit(f"the engine's socket {socket} cannot be mounted ({error.strerror}); name it by DOCKER_SOCKET in .env")
+
+
+def models_network() -> str:
+    """Return the name of the network of model servers."""
+    return f"{project()}_models"
+
+
+def model_servers() -> list[str]:
+    """Return the ids of the containers of models, which tasks have made, running or not."""
+    filters = ["--filter", "label=airflow_mlops.server", "--filter", f"network={models_network()}"]
+    found = subprocess.run(["docker", "ps", "--all", "--quiet", *filters], capture_output=True, text=True, check=True)
+    return found.stdout.split()
+
+
+def start_models() -> None:
+    """Start the models that served when the stack was stopped."""
+    for one in model_servers():
+        subprocess.run(["docker", "start", one], stdout=subprocess.DEVNULL, check=True)
+
+
+def stop_models() -> None:
+    """Stop the models; they end what is under way, and write what they have captured."""
+    if servers := model_servers():
+        subprocess.run(["docker", "stop", "--time", "60", *servers], stdout=subprocess.DEVNULL, check=True)
+
+
+def make_models_network() -> None:
+    """Make the network of model servers, which leads nowhere outside, if it is not there."""
+    if serves_models() and not inspect(models_network()):
+        command = ["docker", "network", "create", "--internal", models_network()]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
 def project() -> str:
     """Return the name that Compose gives all that belongs to the stack."""
-    return os.environ.get("COMPOSE_PROJECT_NAME") or read_settings().get("COMPOSE_PROJECT_NAME") or "mlops"
+    return setting("COMPOSE_PROJECT_NAME") or "mlops"
 
 
 def containers() -> list[dict[str, Any]]:
@@ -122,7 +176,7 @@ def containers() -> list[dict[str, Any]]:
 
 
 def inspect(*names: str) -> list[dict[str, Any]]:
-    """Return what Docker knows of containers or volumes; fewer than were named if some do not exist."""
+    """Return what Docker knows of containers, volumes or networks; fewer than were named if some do not exist."""
     if not names:
         return []
     done = subprocess.run(["docker", "inspect", *names], capture_output=True, text=True, check=False)
@@ -192,7 +246,9 @@ def up(timeout: float) -> None:
     """Build, start, wait, and say where everything is."""
     make_settings()
     compose("build")
+    make_models_network()
     compose("up", "--detach", "--remove-orphans")
+    start_models()
     wait(timeout)
     settings = {**read_settings(), **os.environ}  # as Compose does
     print(f"Airflow:  http://localhost:{settings['AIRFLOW_PORT']}  (user admin; AIRFLOW_USERS in {ENV.name})")
@@ -212,6 +268,7 @@ def main() -> None:
     elif options.command == "up":
         up(options.timeout)
     else:
+        stop_models()
         compose("down", "--remove-orphans")
 
 

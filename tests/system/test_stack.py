@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.scheduler, pytest.mark.timeout(1500)]
 
 #: How the names of secrets end; the id of a key of S3 is none.
 SECRET = ("PASSWORD", "USERS", "SECRET", "SECRET_KEY", "FERNET_KEY")
+#: The gateway's files, in the containers that have them.
+FOLDER = "/opt/airflow/gateway"
+SERVE = "mlops_level_2_serve"
 SERVERS = {"postgres", "s3", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer", "gateway"}
 
 
@@ -44,7 +47,7 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(docker_engine: Engine, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     from airflow_api import Api
-    from demo import DAG, scheduled
+    from demo import DAG, scheduled, trigger
 
     stack = Stack.prepare(docker_engine, tmp_path_factory.mktemp("stack") / "clone")
     try:
@@ -55,6 +58,11 @@ def platform(docker_engine: Engine, base_image: str, tmp_path_factory: pytest.Te
         airflow.wait_for_dag(DAG)
         run = scheduled(airflow, DAG, "in the stack, started by the schedule", timeout=300)
         assert run.state == "success", f"{run.tasks}\n{stack.compose('logs', '--tail', '60', 'scheduler')}"
+        version = str(run.results["model.register"]["version"])
+        stack.execute("scheduler", "airflow", "mlops", "promote", "flights_late", version, "--reason", "report read")
+        airflow.wait_for_dag(SERVE)
+        served = trigger(airflow, SERVE, "the champion is served", {"model_name": "flights_late"})
+        assert served.state == "success", f"{served.tasks}\n{stack.compose('logs', '--tail', '60', 'scheduler')}"
         yield Platform(stack, said, run, stack.containers())
     finally:
         stack.remove()
@@ -80,7 +88,7 @@ def test_level_1_keeps_its_models_in_postgres_and_its_files_on_s3(platform: Plat
     query = "select name || ' ' || version from model_versions"
     registered = stack.execute("postgres", "psql", "-U", "postgres", "-d", "mlflow", "-tAc", query)
     assert registered.strip() == f"flights_late {results['model.register']['version']}"
-    query = "select count(*) from task_instance where state = 'success'"
+    query = "select count(*) from task_instance where state = 'success' and dag_id = 'mlops_level_1'"
     done = stack.execute("postgres", "psql", "-U", "postgres", "-d", "airflow", "-tAc", query)
     assert int(done) == len(platform.run.tasks)
     objects = keys_of(platform, "mlops"), keys_of(platform, "mlflow")
@@ -94,7 +102,7 @@ def keys_of(platform: Platform, bucket: str) -> list[str]:
     from airflow_mlops.core.s3 import S3Access
 
     networks = platform.containers["s3"]["NetworkSettings"]["Networks"]
-    (address,) = [network["IPAddress"] for network in networks.values()]
+    address = networks[f"{platform.stack.project}_data"]["IPAddress"]
     settings = platform.stack.settings
     access = S3Access(key=settings["S3_ACCESS_KEY"], secret=settings["S3_SECRET_KEY"], region="us-east-1")
     client = replace(access, endpoint_url=f"http://{address}:9000").client()
@@ -137,20 +145,25 @@ def test_nothing_runs_as_root(platform: Platform) -> None:
 def test_the_gateway_answers_and_its_admin_socket_is_its_own(platform: Platform) -> None:
     stack = platform.stack
     gateway = f"http://127.0.0.1:{stack.ports['GATEWAY_PORT']}"
-    with urllib.request.urlopen(f"{gateway}/-/healthy", timeout=10) as answer:
+    with urllib.request.urlopen(f"{gateway}/gateway/health", timeout=10) as answer:
         assert answer.status == 200
     with pytest.raises(urllib.error.HTTPError, match="404") as refused:
-        urllib.request.urlopen(f"{gateway}/flights_late/invocations", timeout=10)
-    assert "no model server" in refused.value.read().decode()
+        urllib.request.urlopen(f"{gateway}/nobody/invocations", timeout=10)
+    assert "no such model server" in refused.value.read().decode()
     # It works from inside, where it is a file that only its user can open ...
-    ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
+    ask = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{FOLDER}/admin.sock'); "
     ask += "s.send(b'show info\\n'); print(s.recv(99).decode())"
     assert "HAProxy" in stack.execute("gateway", "python3", "-c", ask)
-    assert stack.execute("gateway", "stat", "-c", "%a", "/run/haproxy/admin.sock").strip() == "600"
-    # ... of no other container, ...
-    for service, container in platform.containers.items():
-        mounts = {mount["Destination"] for mount in container["Mounts"]}
-        assert not [place for place in mounts if place.startswith("/run")], service
+    assert stack.execute("gateway", "stat", "-c", "%a %u", f"{FOLDER}/admin.sock").split() == ["660", "50000"]
+    # ... of no other container but those that deploy, ...
+    mounts = {
+        service: {mount["Destination"] for mount in container["Mounts"]}
+        for service, container in platform.containers.items()
+    }
+    with_folder = {service for service, places in mounts.items() if FOLDER in places}
+    assert with_folder == {"gateway", "set-up", "scheduler", "triggerer"}
+    with_engine = {service for service, places in mounts.items() if "/var/run/docker.sock" in places}
+    assert with_engine == {"scheduler", "triggerer"}, "as somebody has opted in"
     # ... and on no port: it listens on one, but for Docker's own names on loopback, and that takes no commands.
     rows = [line.split() for line in stack.execute("gateway", "cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()]
     local = {row[1] for row in rows if row[3] == "0A"}
@@ -164,10 +177,40 @@ def test_the_gateway_is_not_on_the_network_of_the_databases(platform: Platform) 
     def networks(service: str) -> set[str]:
         return set(platform.containers[service]["NetworkSettings"]["Networks"])
 
-    assert networks("postgres") == networks("s3") == {f"{platform.stack.project}_data"}
-    assert networks("gateway") == {f"{platform.stack.project}_default"}
-    inner = platform.stack.engine.command("network", "inspect", f"{platform.stack.project}_data").stdout
-    assert json.loads(inner)[0]["Internal"]
+    default, data, models = (f"{platform.stack.project}_{name}" for name in ("default", "data", "models"))
+    assert networks("postgres") == {data}
+    assert networks("s3") == {data, models}
+    assert networks("gateway") == {default, models}
+    (model,) = platform.stack.models()
+    (found,) = json.loads(platform.stack.engine.command("inspect", model).stdout)
+    assert set(found["NetworkSettings"]["Networks"]) == {models}
+    for name in (data, models):
+        assert json.loads(platform.stack.engine.command("network", "inspect", name).stdout)[0]["Internal"]
+
+
+def test_the_champion_is_served_by_the_gateway_and_captured_to_s3(platform: Platform) -> None:
+    stack = platform.stack
+    gateway = f"http://127.0.0.1:{stack.ports['GATEWAY_PORT']}/flights"
+    with urllib.request.urlopen(f"{gateway}/model", timeout=60) as answer:
+        served = json.loads(answer.read())
+    assert (served["model"], served["version"]) == (
+        "flights_late",
+        str(platform.run.results["model.register"]["version"]),
+    )
+    before = {key for key in keys_of(platform, "mlops") if key.startswith("store/predictions/flights/")}
+    (model,) = stack.models()
+    example = "import json; print(open('/mlops/model/serving_input_example.json').read())"
+    body = stack.engine.command("exec", model, "python3", "-c", example).stdout.encode()
+    request = urllib.request.Request(f"{gateway}/invocations", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert json.loads(answer.read())["predictions"]
+    # It writes when it is told to end, and the engine starts it again on request.
+    stack.engine.command("stop", "--time", "120", model)
+    after = {key for key in keys_of(platform, "mlops") if key.startswith("store/predictions/flights/")}
+    assert after > before
+    stack.engine.command("start", model)
+    # No key of the store is in what the engine shows of the container.
+    assert stack.settings["S3_SECRET_KEY"] not in stack.engine.command("inspect", model).stdout
 
 
 def test_mlflow_asks_for_a_password(platform: Platform) -> None:
@@ -180,9 +223,12 @@ def test_down_keeps_the_data_and_leaves_nothing_else(platform: Platform) -> None
     stack = platform.stack
     settings = stack.settings
     stack.script("down")
+    (model,) = stack.models()
+    (found,) = json.loads(stack.engine.command("inspect", model).stdout)
+    assert not found["State"]["Running"], "its container stays, to be started again"
     assert {kind for kind, _ in stack.leftovers()} == {"volume"}
     kept = stack.engine.command("volume", "ls", "--quiet", "--filter", f"name={stack.project}").stdout.split()
-    assert set(kept) == {f"{stack.project}_{name}" for name in ("airflow-logs", "flights", "postgres", "s3")}
+    assert set(kept) == {f"{stack.project}_{name}" for name in ("airflow-logs", "flights", "gateway", "postgres", "s3")}
     assert stack.settings == settings
     # Somebody loses the file: what is there must not be locked up behind new passwords.
     (stack.folder / ".env").unlink()

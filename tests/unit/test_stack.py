@@ -138,7 +138,8 @@ class TestComposeFile:
     def test_docker_compose_reads_it(self, script: Any, tmp_path: Path) -> None:
         if not shutil.which("docker-compose"):
             pytest.skip("there is no Compose here: apt-get install docker-compose")
-        command = ["docker-compose", "--file", str(ROOT / "docker-compose.yml"), "--env-file", str(script.ENV)]
+        files = ["--file", str(ROOT / "docker-compose.yml"), "--file", str(ROOT / "deploy" / "model-servers.yml")]
+        command = ["docker-compose", *files, "--env-file", str(script.ENV)]
         script.ENV.write_text("")
         refused = subprocess.run([*command, "config", "-q"], capture_output=True, text=True, check=False)
         assert refused.returncode != 0
@@ -151,6 +152,22 @@ class TestComposeFile:
             for name, value in service.get("environment", {}).items():
                 if name.startswith("AIRFLOW_CONN_"):
                     assert json.loads(value)["conn_type"]
+
+    def test_the_engine_is_given_to_those_who_deploy_and_only_on_request(
+        self, script: Any, services: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "docker.sock" not in (ROOT / "docker-compose.yml").read_text()
+        monkeypatch.delenv("COMPOSE_FILE", raising=False)
+        assert script.engine_socket() == {}
+        override = yaml.safe_load((ROOT / "deploy" / "model-servers.yml").read_text())
+        given = {name for name, one in override["services"].items() if "docker.sock" in str(one.get("volumes"))}
+        assert given == {"scheduler", "triggerer"}
+        assert set(override["services"]) <= set(services)
+        script.ENV.write_text("COMPOSE_FILE=docker-compose.yml:deploy/model-servers.yml\nDOCKER_SOCKET=/no/socket\n")
+        with pytest.raises(SystemExit, match="name it by DOCKER_SOCKET"):
+            script.engine_socket()
+        monkeypatch.setenv("DOCKER_SOCKET", str(script.ENV))
+        assert script.engine_socket() == {"DOCKER_SOCKET": str(script.ENV), "DOCKER_GID": str(script.ENV.stat().st_gid)}
 
     def test_what_is_published_is_on_loopback(self, services: dict[str, dict[str, Any]]) -> None:
         ports = [port for service in services.values() for port in service.get("ports", ())]

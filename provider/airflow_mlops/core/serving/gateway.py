@@ -53,11 +53,16 @@ class Settings:
     :param timeout: seconds that a model may take to answer.
     :param resolver: address of a name server that knows the model servers, such as Docker's ``127.0.0.11:53``; empty
         where they are given as addresses.
+    :param maxconn: most connections at once; 0: as many as the limit of open files allows, which in a container may be
+        a billion, with the memory for them.
+    :param log: where a line for each request goes, such as ``stdout``; empty: nowhere.
     """
 
     bind: str = "127.0.0.1:8600"
     timeout: int = 60
     resolver: str = ""
+    maxconn: int = 0
+    log: str = ""
 
 
 class Gateway:
@@ -201,8 +206,11 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
         # Or two gateways could listen at one port, and share the requests.
         "    noreuseport",
         "    hard-stop-after 10m",
+        *([f"    maxconn {settings.maxconn}"] if settings.maxconn else []),
+        *([f"    log {settings.log} format raw local0 info"] if settings.log else []),
         "defaults",
         "    mode http",
+        *(["    log global", "    option httplog", "    option dontlognull"] if settings.log else []),
         "    timeout connect 2s",
         "    timeout client 75s",
         "    timeout http-request 30s",
@@ -221,6 +229,7 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
     lines += [
         "frontend gateway",
         f"    bind {settings.bind}",
+        "    http-request set-log-level silent if { path /gateway/health }",
         "    http-request return status 200 content-type text/plain string ok if { path /gateway/health }",
         "    http-request set-var(txn.server) path,field(2,/)",
     ]
@@ -250,7 +259,7 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make a gateway's folder, so that HAProxy can start in it: ``FOLDER [--bind ...] [--resolver ...]``."""
+    """Make a gateway's folder, so that HAProxy can start in it: ``FOLDER [--bind ...] [--resolver ...] ...``."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m airflow_mlops.core.serving.gateway", description=main.__doc__)
@@ -258,8 +267,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--bind", default=Settings.bind, help=f"HAProxy's bind (default: {Settings.bind})")
     parser.add_argument("--timeout", type=int, default=Settings.timeout, help="seconds that a model may take")
     parser.add_argument("--resolver", default="", help="name server that knows the models, such as 127.0.0.11:53")
-    given = parser.parse_args(arguments)
-    Gateway(given.folder, Settings(bind=given.bind, timeout=given.timeout, resolver=given.resolver))
+    parser.add_argument("--maxconn", type=int, default=0, help="most connections at once (default: the system's limit)")
+    parser.add_argument(
+        "--log", default="", help="where a line for each request goes, such as stdout (default: nowhere)"
+    )
+    given = vars(parser.parse_args(arguments))
+    Gateway(given.pop("folder"), Settings(**given))
 
 
 if __name__ == "__main__":
