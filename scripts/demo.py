@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import demo_level_2 as level_2
 from airflow_home import ROOT, Airflow, stop_group
 from demo_runs import Run, scheduled, table, trigger
+from demo_serving import Serving
 
 DEMO = ROOT / ".demo"
 HOME = DEMO / "airflow"
@@ -132,12 +133,13 @@ def summary(airflow: Airflow, runs: list[Run], seconds: float) -> None:
     print(f"\nLevel 1 took {seconds:.0f} s.")
 
 
-def up(airflow: Airflow) -> None:
+def up(airflow: Airflow, serving: Serving) -> None:
     """Run Airflow, and MLflow's own UI beside it, until Ctrl-C."""
     mlflow = None
     database = HOME / "mlops" / "mlflow.db"
     try:
-        with airflow.running(), level_2.serving(airflow):
+        serving.recall()
+        with airflow.running(), serving.running():
             if database.exists():
                 command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
                 command += ["--host", "127.0.0.1", "--port", str(airflow.ports["mlflow"]), "--workers", "1"]
@@ -151,7 +153,8 @@ def up(airflow: Airflow) -> None:
             user, password = airflow.password
             print(f"Airflow: {airflow.url}  user {user}, password {password}")
             print(f"MLflow:  {airflow.mlflow_url}" if mlflow else "MLflow:  nothing there yet; run make demo first")
-            print("Ctrl-C stops both.", flush=True)
+            print(f"Models:  {serving.told()}")
+            print("Ctrl-C stops all of it.", flush=True)
             assert airflow.process is not None
             airflow.process.wait()
     except KeyboardInterrupt:
@@ -171,9 +174,12 @@ def main() -> int:
     airflow = Airflow(HOME, ROOT / "dags")
     project = level_2.Project(PROJECT)
     airflow.environment.update(level_2.environment(project))
+    serving = Serving(airflow)
     if options.up:
-        up(airflow)
+        up(airflow, serving)
         return 0
+    serving.forget()
+    serving.look()
     begun = time.monotonic()
     print("Starting Airflow (api-server, scheduler, dag-processor, triggerer) in .demo/airflow …", flush=True)
     with airflow.running():
@@ -182,11 +188,12 @@ def main() -> int:
         summary(airflow, runs, time.monotonic() - begun)
         wrong = check(runs, release)
         if not wrong:
-            with level_2.serving(airflow):
-                commits = level_2.story(airflow, project)
-            level_2.summary(commits)
-            wrong = level_2.check(commits)
-    print(f"\nAll in {time.monotonic() - begun:.0f} s. See it in Airflow's UI: make up")
+            serving.decide()
+            with serving.running():
+                commits = level_2.story(airflow, project, serving)
+            level_2.summary(commits, serving)
+            wrong = level_2.check(commits, serving)
+    print(f"\nAll in {time.monotonic() - begun:.0f} s. See it in Airflow's UI, and have the champion answer: make up")
     for line in wrong:
         print(f"✗ {line}")
     print("" if wrong else "✓ Everything went as it must.")

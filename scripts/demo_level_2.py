@@ -7,23 +7,19 @@ gate. Then the release is rolled back.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_home import ROOT, Airflow, stop_group
+from airflow_home import ROOT, Airflow
 from demo_runs import Run, look, outcome, table, trigger
+from demo_serving import Serving
 
-DAG, MODEL, SERVER = "mlops_level_2", "flights_late", "flights"
+DAG, MODEL = "mlops_level_2", "flights_late"
 APPROVE = "release.approve"
 #: Seconds that a commit may take to become a run, and a run to end.
 NOTICE, PATIENCE = 300, 900
@@ -111,54 +107,12 @@ class Story:
     served_after: str = ""
 
 
-def deploys() -> bool:
-    """Say whether models can be served here: the gateway is HAProxy."""
-    return shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None
-
-
 def environment(project: Project) -> dict[str, str]:
-    """Return what Airflow must know of the repository and of the server."""
+    """Return what Airflow must know of the repository."""
     known = {"MLOPS_REPOSITORY": str(project.remote), "MLOPS_REF": "main", "MLOPS_POLL_SECONDS": "2"}
     # How fast a busy machine answers says nothing of the model.
     known["MLOPS_P95_MS"] = "60000"
-    return {**known, **({"MLOPS_SERVER": SERVER} if deploys() else {})}
-
-
-@contextlib.contextmanager
-def serving(airflow: Airflow) -> Iterator[None]:
-    """Run ``airflow mlops serve`` for as long as this lasts, where it can."""
-    if not deploys():
-        print(
-            "\nThere is no HAProxy here (apt-get install haproxy): models are released, and not deployed.", flush=True
-        )
-        yield
-        return
-    command = ["airflow", "mlops", "serve", "--port", str(airflow.ports["models"])]
-    with open(airflow.home / "serve.log", "ab") as log:
-        process = subprocess.Popen(
-            command,
-            env=airflow.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        stop_group(process)
-
-
-def served(airflow: Airflow) -> str:
-    """Return the version whose answers the server gives, or a dash."""
-    if not deploys():
-        return "–"
-    url = f"http://127.0.0.1:{airflow.ports['models']}/{SERVER}/model"
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return str(json.loads(answer.read()).get("version") or "–")
-    except (OSError, ValueError):
-        return "–"
+    return known
 
 
 def push(airflow: Airflow, project: Project, title: str, subject: str, known: list[Commit]) -> Commit:
@@ -209,7 +163,7 @@ def champion(airflow: Airflow) -> str:
     return "–"
 
 
-def story(airflow: Airflow, project: Project) -> Story:
+def story(airflow: Airflow, project: Project, serving: Serving) -> Story:
     """Play level 2."""
     airflow.wait_for_dag(DAG)
     told = Story([], champion(airflow))
@@ -231,19 +185,19 @@ def story(airflow: Airflow, project: Project) -> Story:
         if time.monotonic() > end:
             raise RuntimeError(f"level 2 did not end within {PATIENCE} s: {[one.tasks for one in commits]}")
         time.sleep(0.5)
-    told.champion_released, told.served = champion(airflow), served(airflow)
+    told.champion_released, told.served = champion(airflow), serving.served()
     print(f"\n▶ Something is wrong in production: airflow mlops rollback {MODEL}", flush=True)
     done = airflow.cli("mlops", "rollback", MODEL, "--reason", "the demo's way back")
     print("    " + (done.stdout.strip() or done.stderr.strip()).replace("\n", "\n    "), flush=True)
     told.champion_after = champion(airflow)
-    if deploys():
+    if serving.possible:
         airflow.wait_for_dag(f"{DAG}_serve")
         trigger(airflow, f"{DAG}_serve", "What is the champion is deployed again", {})
-        told.served_after = served(airflow)
+        told.served_after = serving.served()
     return told
 
 
-def check(told: Story) -> list[str]:
+def check(told: Story, serving: Serving) -> list[str]:
     """Return what is not as it must be."""
     wrong = []
     for commit, state, stopped in zip(
@@ -266,14 +220,14 @@ def check(told: Story) -> list[str]:
         wrong.append(f"version {first.version} was not released: version {told.champion_released} serves")
     if told.champion_after != told.champion_before:
         wrong.append(f"the rollback brought version {told.champion_after}, not version {told.champion_before}")
-    if deploys() and (told.served, told.served_after) != (told.champion_released, told.champion_after):
+    if serving.possible and (told.served, told.served_after) != (told.champion_released, told.champion_after):
         wrong.append(f"version {told.served} was served after the release, {told.served_after} after the rollback")
     if broken.version != "–" or worse.version != "–":
         wrong.append("a commit that must not was registered")
     return wrong
 
 
-def summary(told: Story) -> None:
+def summary(told: Story, serving: Serving) -> None:
     """Print what became of each commit."""
     print("\nLevel 2: what became of each commit\n")
     heads = ("commit", "that", "its tests", "model test", "version", "ROC AUC", "champion's", "outcome", "time")
@@ -290,5 +244,5 @@ def summary(told: Story) -> None:
         f"\n  champion: version {told.champion_before} before, {told.champion_released} after the release, "
         f"{told.champion_after} after the rollback"
     )
-    if deploys():
-        print(f"  the server answered as version {told.served}, then as version {told.served_after}")
+    if serving.possible:
+        print(f"  the server answered as version {told.served}, then as version {told.served_after}, {serving.how}")

@@ -111,11 +111,12 @@ _OPTIONS = {
         "default": "mlops_store_default",
     },
     "server_conn_id": {
-        "description": "Connection of type ``model_server`` that is used with ``backend = connections``.",
+        "description": "Connection of type ``model_server`` that says where models are served. Empty: with ``backend = "
+        "embedded`` processes of this machine, with ``backend = connections`` ``model_server_default``.",
         "version_added": "0.1.0",
         "type": "string",
         "example": None,
-        "default": "model_server_default",
+        "default": "",
     },
     "mlflow_ui_url": {
         "description": "Where people open the embedded MLflow in a browser, if somebody runs its UI. Links lead there.",

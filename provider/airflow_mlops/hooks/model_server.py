@@ -63,9 +63,10 @@ class ModelServerHook(BaseHook):
         """
         conn_id = self.server_conn_id
         if conn_id is None:
-            if backend.name() == "embedded":
+            conn_id = conf.get(backend.SECTION, "server_conn_id", fallback="")
+            if not conn_id and backend.name() == "embedded":
                 return None
-            conn_id = conf.get(backend.SECTION, "server_conn_id", fallback=self.default_conn_name)
+            conn_id = conn_id or self.default_conn_name
         return backend.connection(conn_id)
 
     @cached_property

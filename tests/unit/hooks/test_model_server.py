@@ -51,6 +51,15 @@ def test_containers_need_a_folder_and_an_image(connection: Any, monkeypatch: pyt
             _ = connection(host="g", extra={name: value for name, value in extra.items() if name != key}).place
 
 
+def test_the_configuration_may_name_a_connection_beside_the_embedded_back_end(
+    connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection(host="127.0.0.1", port=8600)
+    assert ModelServerHook().connection is None
+    monkeypatch.setenv("AIRFLOW__MLOPS__SERVER_CONN_ID", "gateway")
+    assert ModelServerHook().place.url == "http://127.0.0.1:8600"
+
+
 def test_what_no_gateway_could_be(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError, match="has an extra field 'imge'; did you mean 'image'"):
         _ = connection(host="g", extra={"imge": "x"}).place

@@ -30,7 +30,7 @@ from airflow_mlops.core.serving.gateway import Gateway
 from airflow_mlops.core.serving.places import Place
 from airflow_mlops.core.serving.reconcile import Reconciler
 from airflow_mlops.core.serving.state import Deployment
-from airflow_mlops.core.store import LocalStore
+from airflow_mlops.core.store import LocalStore, Store
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -59,7 +59,7 @@ class ContainerFleet(Fleet):
     def __init__(self, context: StepContext, place: Place, client: Any, copies: Path) -> None:
         self.context, self.place, self.client, self.copies = context, place, client, copies
         # Several Airflows may share an engine: each sees its own servers only.
-        self.owner = digests.hex_of(digests.of_bytes(context.store.uri.encode()))[:12]
+        self.owner = owner_of(context.store)
 
     def ensure(self, deployment: Deployment) -> Instance:  # noqa: D102
         found = self._inspect(self._name(deployment))
@@ -268,6 +268,11 @@ class ContainerFleet(Fleet):
                 f"the Docker Engine does not answer ({type(error).__name__}); its containers go on serving. Check that "
                 "it runs (systemctl status docker) and that this user may open it"
             ) from None
+
+
+def owner_of(store: Store) -> str:
+    """Return what the containers of servers, whose desired state is in a store, have as their label of it."""
+    return digests.hex_of(digests.of_bytes(store.uri.encode()))[:12]
 
 
 def _port() -> int:
