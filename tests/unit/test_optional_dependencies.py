@@ -84,6 +84,7 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         {"model": "models:/m/1", "dataset": "{csv}", "tests": [{"kind": "metric", "metric": "accuracy", "min": 0}]},
         "mlflow",
     ),
+    ("reproduce_model", ("mlflow",), {"model": "models:/m/1"}, "mlflow"),
     ("register_model", ("mlflow",), {"model": "models:/m-1", "model_name": "m"}, "mlflow"),
     ("promote_model", ("mlflow",), {"model": "models:/m/1", "alias": "champion"}, "mlflow"),
     (

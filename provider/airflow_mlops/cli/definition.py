@@ -79,6 +79,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 *_lifecycle_commands(common),
                 _calibrate_command(common),
                 _decide_command(common),
+                _reproduce_command(common),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
                 _serve_command((mlflow, store, ARG_VERBOSE)),
             ),
@@ -201,6 +202,27 @@ def _calibrate_command(common: tuple[Arg, ...]) -> ActionCommand:
             Arg(("--reference",), help="Windows to learn from, the first ones (default: 8)", type=int, default=8),
             Arg(("--windows",), help="Drifted ones that retrain, k of the last n (default: 3of3)", default="3of3"),
             Arg(("--cooldown",), help="Rest after a retraining (default: 14d)", default="14d"),
+            *common,
+        ),
+    )
+
+
+def _reproduce_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="reproduce",
+        help="Train a version again from its record and compare; exit code 1 if it is another model",
+        func=lazy_load_command(f"{_RETRAINING}.reproduce"),
+        args=(
+            Arg(("name",), help="Name of the registered model"),
+            Arg(("version",), help="Number of the version", type=int),
+            Arg(("--python",), help="Another interpreter to train in, with the libraries on record", metavar="PATH"),
+            Arg(
+                ("--code",),
+                help="Folder that the trainer is imported from (default: the code on record)",
+                metavar="FOLDER",
+            ),
             *common,
         ),
     )

@@ -1,9 +1,11 @@
-"""What ``airflow mlops decide`` does. Imported when it runs."""
+"""What ``airflow mlops decide | reproduce`` do. Imported when one of them runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,45 @@ def decide(args: argparse.Namespace) -> None:
         if other:
             raise SystemExit(f"{len(other)} of {len(rows)} decisions come out otherwise")
         note(f"{len(rows)} decisions come out as they are on record")
+
+
+@command
+def reproduce(args: argparse.Namespace) -> None:
+    """Train a version again from its record, and say what differs."""
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_mlops import backend
+    from airflow_mlops.hooks.mlflow import MLflowHook
+    from airflow_mlops.hooks.store import StoreHook
+    from airflow_mlops.runtimes.base import Job
+    from airflow_mlops.runtimes.select import runtime_of
+
+    tracking, store = MLflowHook(args.mlflow_conn_id).tracking, StoreHook(args.store_conn_id)
+    code = str(Path(args.code or conf.get("core", "dags_folder")).absolute())
+    spec = {
+        "step": "reproduce_model",
+        "args": {"model": f"models:/{args.name}/{args.version}", "code": "imported" if args.code else "recorded"},
+        "store": store.uri,
+        "tracking_uri": tracking.tracking_uri,
+        "registry_uri": tracking.registry_uri,
+        "key": f"cli/reproduce/{args.name}/{args.version}",
+    }
+    job = Job(spec, {**store.environment, **tracking.environment}, (code,))
+    runtime = runtime_of({"python": args.python} if args.python else None)
+    before = list(sys.path)
+    sys.path.insert(0, code)
+    try:
+        with backend.environment(job.variables):
+            report = runtime.run(job, logging.getLogger("airflow_mlops.task"))
+    finally:
+        sys.path[:] = before
+    if args.output in ("json", "yaml"):
+        show([report], args.output)
+    else:
+        show([{**one, "fails": "yes" if one["fails"] else "no"} for one in report["differences"]], args.output)
+    if not report["passed"]:
+        raise SystemExit(report["summary"])
+    note(report["summary"])
 
 
 def _policy(text: str | None) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ STEPS = {
     "snapshot_data": "airflow_mlops.core.data.snapshot:snapshot_data",
     "validate_data": "airflow_mlops.core.validation.step:validate_data",
     "train_model": "airflow_mlops.core.training.step:train_model",
+    "reproduce_model": "airflow_mlops.core.training.reproduce:reproduce_model",
     "evaluate_model": "airflow_mlops.core.evaluation.step:evaluate_model",
     "register_model": "airflow_mlops.core.registry.register:register_model",
     "promote_model": "airflow_mlops.core.registry.promote:promote_model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,41 @@ def test_another_policy_can_be_tried_on_the_past(decisions: Decisions, airflow: 
 def test_failures_are_one_line(decisions: Decisions, airflow: Any, words: tuple[str, ...], says: str) -> None:
     code, _ = airflow("decide", *words)
     assert says in code
+
+
+TRAINER = """
+from sklearn.linear_model import LogisticRegression
+
+def train(X, y, *, C=1.0):
+    return LogisticRegression(C=C).fit(X, y)
+"""
+
+
+def test_a_version_is_trained_again_here_and_in_another_interpreter(
+    context: StepContext, airflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_mlops.core.data.snapshot import snapshot_data
+    from airflow_mlops.core.registry.register import register_model
+    from airflow_mlops.core.training.step import train_model
+
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "cli_trainer.py").write_text(TRAINER)
+    (tmp_path / "rows.csv").write_text("a,y\n" + "".join(f"{n % 13},{int(n % 13 > 5)}\n" for n in range(200)))
+    ref = snapshot_data(context, source=str(tmp_path / "rows.csv"), name="rows", roles={"target": "y"})
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        model = train_model(context, dataset=ref, trainer="cli_trainer:train", hyperparameters={"C": 0.5})
+    register_model(context, model=model, model_name="churn")
+    for more in ((), ("--python", sys.executable), ("--code", str(folder))):
+        sys.modules.pop("cli_trainer", None)
+        code, out = airflow("reproduce", "churn", "1", "--output", "json", *more)
+        assert code == 0, code
+        (report,) = json.loads(out)
+        assert report["metrics"]["bit_for_bit"] is True
+        assert "is reproduced" in airflow.errors
+    (folder / "cli_trainer.py").write_text(TRAINER.replace("C=C", "C=C / 100"))
+    sys.modules.pop("cli_trainer", None)
+    code, _ = airflow("reproduce", "churn", "1", "--code", str(folder))
+    assert "models:/churn/1 is not reproduced" in code
+    assert "Not as on record: code" in code

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import NotFoundError, UnsupportedError
-from airflow_mlops.core.training import packaging, provenance
+from airflow_mlops.core.training import fitting, packaging, provenance
 from airflow_mlops.core.training.recipe import FunctionRecipe, Recipe
-from airflow_mlops.core.vocabulary import ModelRef
+from airflow_mlops.core.vocabulary import DatasetRef, ModelRef
 
 if TYPE_CHECKING:
     from airflow_mlops.core.store import Store
@@ -27,7 +27,9 @@ FOLDER = "recipes"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def record(store: Store, recipe: Recipe, nullable: Any) -> dict[str, Any] | None:
+def record(
+    store: Store, recipe: Recipe, nullable: Any, ref: DatasetRef, metrics: list[Any] | None = None
+) -> dict[str, Any] | None:
     """Keep a recipe's code, and return what else it takes to follow it again; None where another process could not."""
     if not isinstance(recipe, FunctionRecipe) or not provenance.importable(provenance.inner(recipe.trainer.function)):
         return None
@@ -40,7 +42,13 @@ def record(store: Store, recipe: Recipe, nullable: Any) -> dict[str, Any] | None
                     name = path.relative_to(scratch / "code").as_posix()
                     archive.writestr(zipfile.ZipInfo(name, EPOCH), path.read_bytes())
             store.put_file(key, scratch / "code.zip", if_absent=True)
-    return {"hyperparameters": recipe.hyperparameters, "nullable": nullable or None, "trust": recipe.trust}
+    return {
+        "hyperparameters": recipe.hyperparameters,
+        "metrics": [one if isinstance(one, str) else fitting.name_of(one) for one in metrics or []] or None,
+        "nullable": nullable or None,
+        "trust": recipe.trust,
+        "dataset": {"format": ref.format, "window": ref.window, "roles": ref.roles},
+    }
 
 
 def _key(digest: str) -> str:

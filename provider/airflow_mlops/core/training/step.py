@@ -130,7 +130,7 @@ def train_model(
         made = recipe.make(task)
         crash_point("train.fitted")
         with made.code():
-            measured, labels = _measure(context, made, metrics)
+            measured, labels = measure(context, made, metrics)
             run.model(name or "model", all_tags, recipe.effective, flavours.flavour_of(made.fitted), made.model_id)
             counts = {"train_rows": len(data.train), "test_rows": len(data.test)}
             run.log_metrics(measured, counts, ref)
@@ -149,7 +149,7 @@ def train_model(
             training={
                 **rows.record_of(context.store, ref, data, parts),
                 "seed": recipe.seed,
-                "recipe": recipes.record(context.store, recipe, nullable),
+                "recipe": recipes.record(context.store, recipe, nullable, ref, metrics),
             },
             test_dataset=data.test_dataset.to_dict(),
             target=str(wanted),
@@ -214,7 +214,7 @@ def _resolved_split(split: Any, ref: DatasetRef, seed: int, test_dataset: Any, c
     return {**kept, "by": "dataset", "test": other.digest, "validation_by": kept["by"]}
 
 
-def _measure(context: StepContext, made: Made, names: list[Any] | None) -> tuple[dict[str, float | None], Any]:
+def measure(context: StepContext, made: Made, names: list[Any] | None) -> tuple[dict[str, float | None], Any]:
     """Return the metrics, ``roc_auc`` on the test rows and ``train_roc_auc`` on the others, and the train labels."""
     model, fitted, data = made.predicts, made.fitted, made.data
     found: dict[str, float | None] = {}
