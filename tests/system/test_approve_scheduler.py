@@ -113,6 +113,12 @@ class Releases:
         return {"state": state, **{task["task_id"]: (task["state"], task["try_number"]) for task in tasks}}
 
 
+def airflow_logs(airflow: Any, dag: str, task: str) -> str:
+    """Return what the tries of a task logged."""
+    folder = Path(airflow.home) / "logs"
+    return "".join(path.read_text() for path in folder.rglob("*.log") if dag in str(path) and task in str(path))
+
+
 @pytest.mark.scheduler
 @pytest.mark.timeout(900)
 def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Path) -> None:
@@ -128,6 +134,11 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
     home.mkdir(parents=True)
     for example in EXAMPLES:
         shutil.copy(ROOT / "tests" / "examples" / example, dags)
+    impatient = (ROOT / "tests" / "examples" / EXAMPLES[0]).read_text().partition("# END approve")[0]
+    impatient = impatient.replace('"churn_approved"', '"churn_impatient"').replace(
+        "duration(days=2)", "duration(seconds=10)"
+    )
+    (dags / "impatient.py").write_text(impatient)
     shutil.copy(migrated_database, home / "mlflow.db")
     context = StepContext(store=LocalStore(home / "store"), tracking_uri=sqlite_uri(home / "mlflow.db"))
     first, second, third = (trained(context, frame, noise) for noise in (0.5, 0.1, 0.9))
@@ -154,6 +165,13 @@ def test_approved_rejected_and_rolled_back(migrated_database: Path, tmp_path: Pa
         run, _ = releases.asked(third)
         end = releases.answer(run, "Reject", "noisier")
         assert (end["state"], end["approve"], end["promote"][0]) == ("failed", ("failed", 1), "upstream_failed")
+
+        # Nobody answers this one: it is not asked again by itself, and nothing is released.
+        airflow.wait_for_dag("churn_impatient")
+        customers = str(tmp_path / "customers.parquet")
+        end = releases.ended(releases.start("churn_impatient", model=third, customers=customers))
+        assert (end["state"], end["approve"], end["promote"][0]) == ("failed", ("failed", 1), "upstream_failed")
+        assert "nobody answered in time" in airflow_logs(airflow, "churn_impatient", "approve")
 
         assert releases.ended(releases.start("churn_back", why="late by 20% more"))["state"] == "success"
         airflow.wait_for_dag("churn_archived")

@@ -85,6 +85,16 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         "mlflow",
     ),
     ("reproduce_model", ("mlflow",), {"model": "models:/m/1"}, "mlflow"),
+    (
+        "evaluate_model",
+        ("fairlearn",),
+        {
+            "model": "models:/m/1",
+            "dataset": "{csv}",
+            "tests": [{"kind": "fairness", "by": ["a"], "criterion": "demographic_parity", "max_difference": 0.1}],
+        },
+        "fairness",
+    ),
     ("register_model", ("mlflow",), {"model": "models:/m-1", "model_name": "m"}, "mlflow"),
     ("promote_model", ("mlflow",), {"model": "models:/m/1", "alias": "champion"}, "mlflow"),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -18,6 +19,17 @@ from airflow_mlops.core import digests
 STALE_SECONDS = 24 * 3600
 #: Folder of a local store for what is not yet published.
 STAGING = ".staging"
+#: What the system says of a disk, or of a user's share of it, that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def cure(error: OSError) -> str:
+    """Return what helps against a full disk, as the end of a message; nothing against anything else."""
+    if error.errno not in FULL:
+        return ""
+    return (
+        ". Free some space there (airflow mlops gc shows what nothing needs) and try again; what was there is as it was"
+    )
 
 
 def create(source: Path, target: Path) -> bool:

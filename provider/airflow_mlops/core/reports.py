@@ -81,15 +81,15 @@ def publish(
         report_uri=context.store.uri_of(f"{folder}/report.html"),
         digest=digest,
     )
-    context.store.put_bytes(
-        f"{folder}/details.json", json.dumps(details, ensure_ascii=False, indent=1, sort_keys=True).encode()
-    )
-    crash_point("report.details_written")
     page = (
         environment()
         .get_template(template)
         .render(report=report.to_dict(), details=details, run={**NO_RUN, **context.run}, title=title)
     )
-    context.store.put_bytes(f"{folder}/report.html", page.encode())
-    crash_point("report.page_written")
+    points = {f"{folder}/details.json": "report.details_written", f"{folder}/report.html": "report.page_written"}
+    written = json.dumps(details, ensure_ascii=False, indent=1, sort_keys=True)
+    # Together: on a full disk the page must not stay behind its details.
+    context.store.put_all(
+        dict(zip(points, (written.encode(), page.encode()), strict=True)), lambda key: crash_point(points[key])
+    )
     return report.to_dict()

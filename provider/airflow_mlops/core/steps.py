@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.errors import SpecError, did_you_mean
+from airflow_mlops.core.errors import CannotReachError, SpecError, did_you_mean
 from airflow_mlops.core.extras import silence_telemetry
+from airflow_mlops.core.local_files import FULL, cure
 from airflow_mlops.core.store import Store, open_store, safe_name
 from airflow_mlops.core.tracking import strip_credentials
 
@@ -106,7 +107,13 @@ def run_step(spec: dict[str, Any], logger: logging.Logger | None = None) -> dict
         run=spec.get("run") or {},
         log=logger or log,
     )
-    return function(context, **args)
+    try:
+        return function(context, **args)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise CannotReachError(f"{spec['step']}: {error.strerror}{where}{cure(error)}") from error
 
 
 def _check_fields(spec: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_mlops.core import digests, local_files
 from airflow_mlops.core.errors import CannotReachError, IntegrityError, NotFoundError, SpecError, UnsupportedError
-from airflow_mlops.core.local_files import STAGING
+from airflow_mlops.core.local_files import FULL, STAGING, cure
 from airflow_mlops.core.plain import clean
 
 if TYPE_CHECKING:
@@ -83,6 +83,20 @@ class Store(ABC):
 
         :return: whether the object was written.
         """
+
+    def put_all(self, objects: Mapping[str, bytes], after: Callable[[str], None] = lambda _: None) -> None:
+        """Publish several objects that belong together, in their order, once all of them are staged.
+
+        A disk that is full, or a process that is killed before, leaves what was there of all of them.
+
+        :param after: called with each key that was published.
+        """
+        with self.staging() as folder:
+            for number, data in enumerate(objects.values()):
+                (folder / str(number)).write_bytes(data)
+            for number, key in enumerate(objects):
+                self.put_file(key, folder / str(number))
+                after(key)
 
     @abstractmethod
     def get_bytes(self, key: str) -> bytes:
@@ -233,6 +247,10 @@ class LocalStore(Store):
             path.write_bytes(data)
             return self.put_file(key, path, if_absent=if_absent)
 
+    def put_all(self, objects: Mapping[str, bytes], after: Callable[[str], None] = lambda _: None) -> None:  # noqa: D102
+        with self._errors():
+            super().put_all(objects, after)
+
     def put_file(self, key: str, path: str | os.PathLike[str], *, if_absent: bool = False) -> bool:  # noqa: D102
         target, source = self.path_of(key), Path(os.path.abspath(path))
         with self._errors():
@@ -332,9 +350,9 @@ class LocalStore(Store):
                     "give the user that runs this the right to read and write there, or name another folder",
                     uri=self.uri,
                 ) from error
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+            if error.errno in (*FULL, errno.EIO, errno.ESTALE):
                 raise CannotReachError(
-                    f"the store at {self.uri} cannot be written now: {error.strerror}", uri=self.uri
+                    f"the store at {self.uri} cannot be written now: {error.strerror}{cure(error)}", uri=self.uri
                 ) from error
             if error.errno in (errno.EXDEV, errno.ENOTSUP, errno.ENOSYS):
                 raise UnsupportedError(

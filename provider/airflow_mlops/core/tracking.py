@@ -27,6 +27,7 @@ from airflow_mlops.core.errors import (
     UnsupportedError,
 )
 from airflow_mlops.core.extras import require
+from airflow_mlops.core.local_files import cure
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,6 +131,10 @@ def translated(error: Any, uri: str | None) -> MlopsError:
             uri=server,
             mlflow=__version__,
         )
+    if full := re.search(r"\[Errno (28|122)\] [^'\n]*('[^'\n]+')?", text):
+        # The server is well: it is where its files go that is not.
+        where = full[0].partition("] ")[2]
+        return CannotReachError(f"MLflow's files cannot be written: {where}{cure(OSError(int(full[1]), ''))}")
     if re.search(r"IntegrityError|UniqueViolation|Duplicate entry", text):
         # MLflow looks whether a row is there and then inserts it; another process came between.
         return ConflictError(f"MLflow at {server}: {text[:500]}", uri=server)
