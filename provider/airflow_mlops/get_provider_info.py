@@ -160,6 +160,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.code",
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.evaluation",
+                    "airflow_mlops.operators.performance",
                     "airflow_mlops.operators.prediction",
                     "airflow_mlops.operators.registry",
                     "airflow_mlops.operators.retraining",

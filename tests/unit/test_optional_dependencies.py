@@ -103,6 +103,12 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         {"model": "models:/m/1", "server": "m", "place": {"backend": "docker", "gateway": "/g", "image": "i"}},
         "mlflow",
     ),
+    (
+        "monitor_performance",
+        ("pandas",),
+        {"predictions": {"uri": "{csv}", "columns": {"key": "a", "prediction": "b", "label": "b"}}},
+        "mlflow",
+    ),
     ("batch_predict", ("mlflow",), {"model": "models:/m/1", "dataset": "{csv}"}, "mlflow"),
     ("rollback_model", ("mlflow",), {"model_name": "m"}, "mlflow"),
     ("archive_models", ("mlflow",), {"model_name": "m"}, "mlflow"),

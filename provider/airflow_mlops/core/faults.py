@@ -86,6 +86,13 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "predict.published",
         "history.recorded",
     ),
+    "monitor_performance": (
+        "performance.waiting",
+        "report.details_written",
+        "report.page_written",
+        "history.recorded",
+        "performance.recorded",
+    ),
     "record_history": ("history.recorded", "history.bundled"),
     "decide_retraining": ("decide.decided", "decide.recorded"),
     "alert": (

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from airflow_mlops.operators.alerting import AlertOperator
+from airflow_mlops.operators.performance import MonitorPerformanceOperator
 
-__all__ = ["AlertOperator"]
+__all__ = ["AlertOperator", "MonitorPerformanceOperator"]

@@ -1,7 +1,9 @@
 """Prediction logs: what a model said of some rows, in a file or table that anybody may have written.
 
 A log is described as ``{"uri", "format", "columns"}``: where it is, ``parquet``, ``csv`` or ``jsonl``, and which of
-its columns is what. No model is needed to measure one.
+its columns is what. ``sagemaker`` and ``kserve`` are what those servers write; see
+:mod:`airflow_mlops.core.predictions.events`. A log of ours needs no description: it is named, ``{"log": "churn"}``, or
+given as the ref that batch scoring returned. No model is needed to measure one.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, SpecError, UnsupportedError, did_you_mean
+from airflow_mlops.core.data.content import digest_of
+from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, SpecError, did_you_mean
 from airflow_mlops.core.evaluation import inputs
+from airflow_mlops.core.predictions import events, layout
 from airflow_mlops.core.training.predictions import Predictions
 from airflow_mlops.core.vocabulary import DatasetRef, role_columns
 
@@ -21,12 +25,10 @@ if TYPE_CHECKING:
 
     from airflow_mlops.core.steps import StepContext
 
-FIELDS = ("uri", "format", "columns", "positive")
+FIELDS = ("uri", "format", "columns", "positive", "log", "window")
 #: What a log's columns may be.
 COLUMNS = ("key", "time", "prediction", "probability", "label", "weight", "group")
-FORMATS = ("parquet", "csv", "jsonl")
-#: Formats of servers, which a later version reads.
-LATER = ("sagemaker", "kserve")
+FORMATS = ("parquet", "csv", "jsonl", *events.FORMATS)
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,16 @@ class Described:
     :param uri: path, glob or URI; None: the log is a table or query.
     :param columns: what of :data:`COLUMNS` is which column; ``probability`` may be ``{class: column}``.
     :param positive: the class that a single ``probability`` column speaks of; default: the last of the two.
+    :param log: name of a log of ours, whose columns are known when it is read.
+    :param window: of such a log only these rows.
     """
 
     uri: Any
     format: str | None
     columns: dict[str, Any]
     positive: Any = None
+    log: str | None = None
+    window: dict[str, Any] | None = None
 
     @property
     def roles(self) -> dict[str, Any]:
@@ -63,27 +69,44 @@ def check(predictions: Any) -> Described:
     :param predictions: ``{"uri", "format", "columns", "positive"}``, or a dataset ref with ``columns`` beside it as
         ``{"uri": ref, ...}``.
     :raises SpecError: for an unknown field or column (with the nearest), or one without what the model said.
-    :raises UnsupportedError: for a format that is not read yet.
     """
+    if isinstance(predictions, str) and predictions:
+        return Described(None, None, {}, log=predictions)
     if not isinstance(predictions, Mapping):
         raise SpecError(f"predictions is a dict like {{'uri': ..., 'columns': {{...}}}}, got {predictions!r}")
+    if predictions.get("kind") == DatasetRef.kind:
+        predictions = {"uri": predictions}
     for name in predictions:
         if name not in FIELDS:
             raise SpecError(f"predictions has no field {name!r}{did_you_mean(str(name), FIELDS)} It has: {FIELDS}")
+    kind = predictions.get("format") or None
+    if kind not in (None, *FORMATS):
+        raise SpecError(f"predictions: format must be one of {', '.join(FORMATS)}, got {kind!r}")
     columns = predictions.get("columns")
+    if columns is None:
+        columns = _known_columns(predictions, kind)
     if not isinstance(columns, Mapping):
         raise SpecError(f"predictions needs 'columns': which column is what, of {', '.join(COLUMNS)}")
     for name in columns:
         if name not in COLUMNS:
             raise SpecError(f"predictions: there is no {name!r}{did_you_mean(str(name), COLUMNS)} It has: {COLUMNS}")
-    if not columns.get("prediction") and not columns.get("probability"):
+    log = predictions.get("log")
+    if not log and not columns.get("prediction") and not columns.get("probability"):
         raise SpecError("predictions: name the column of 'prediction' or of 'probability'")
-    kind = predictions.get("format") or None
-    if kind in LATER:
-        raise UnsupportedError(f"prediction logs of format {kind!r} are not read yet: convert them to {FORMATS}")
-    if kind not in (None, *FORMATS):
-        raise SpecError(f"predictions: format must be one of {', '.join(FORMATS)}, got {kind!r}")
-    return Described(predictions.get("uri"), kind, dict(columns), predictions.get("positive"))
+    return Described(
+        predictions.get("uri"), kind, dict(columns), predictions.get("positive"), log, predictions.get("window")
+    )
+
+
+def _known_columns(predictions: Mapping[str, Any], kind: str | None) -> Any:
+    """Return the columns of a log that nobody has to describe, or None."""
+    if kind in events.FORMATS:
+        return events.COLUMNS
+    if predictions.get("log"):
+        return {}
+    ref = predictions.get("uri")
+    names = ref.get("columns") if isinstance(ref, Mapping) else None
+    return layout.described(names) if names else None
 
 
 def read(
@@ -102,7 +125,9 @@ def read(
     :raises MissingColumnError: if a column is not there.
     :raises SpecError: if labels cannot be joined: no key, or a key that stands for several labels.
     """
-    if log.uri in (None, ""):
+    if log.log:
+        log, log_source, labels = _ours(context, log), inputs.Source(), source
+    elif log.uri in (None, ""):
         if not source.given:
             raise SpecError("predictions needs 'uri', or a table or sql that holds the log")
         log_source, labels = source, inputs.Source()
@@ -134,6 +159,16 @@ def read(
 def _read_log(
     context: StepContext, log: Described, source: inputs.Source, columns: Mapping[str, str] | None
 ) -> tuple[DatasetRef, pandas.DataFrame]:
+    if log.log:
+        table = layout.read(context.store, log.log, window=log.window)
+        if not table.num_rows:
+            raise EmptyDataError(f"the prediction log {log.log!r} has no rows{' in the window' if log.window else ''}")
+        found = inputs.renamed(table.to_pandas(), columns or {}, log.log)
+        uri = context.store.uri_of(f"{layout.FOLDER}/{log.log}")
+        digest = digest_of(table.to_batches(), table.schema)
+        return DatasetRef(name=log.log, uri=uri, digest=digest, rows=table.num_rows), found
+    if log.format in events.FORMATS:
+        return events.read(str(log.uri if source.dataset is None else source.dataset), str(log.format))
     if log.format is None or not isinstance(source.dataset, str):
         return inputs.read(context, source, columns=columns)
     from airflow_mlops.core.data.reading import open_source
@@ -153,6 +188,15 @@ def _read_log(
     )
     frame = pa.Table.from_batches(table, opened.schema).to_pandas()
     return ref, inputs.renamed(frame, columns or {}, ref.name)
+
+
+def _ours(context: StepContext, log: Described) -> Described:
+    """Return the description of a log of ours, with the columns that it has."""
+    names = layout.read(context.store, str(log.log), window=log.window).column_names
+    columns = {**(layout.described(names) or {}), **log.columns}
+    if not columns:
+        raise EmptyDataError(f"the prediction log {log.log!r} has no rows{' in the window' if log.window else ''}")
+    return dataclasses.replace(log, columns=columns)
 
 
 def _joined(

@@ -230,14 +230,18 @@ def _needed(copy: ModelCopy, data: DatasetRef, kept: list[str]) -> list[str] | N
 def _written(
     context: StepContext, scorer: Scorer, batches: Iterator[Any], path: Path, total: int | None
 ) -> Staged | None:
-    """Write the log as it is predicted; reading and predicting the next batch go on while one is written."""
+    """Write the log as it is predicted.
+
+    The next batch is read meanwhile, but none is predicted while one is written: models predict with all cores, and a
+    thread beside them makes every other one wait.
+    """
     scored = scorer.score(_with_progress(context, _ahead(batches), total))
     first = next(scored, None)
     if first is None:
         return None
     schema = normal_schema(first.schema)
     staged = Staged(path, schema)
-    staged.write(normal_batch(one, schema) for one in _ahead(chain([first], scored)))
+    staged.write(normal_batch(one, schema) for one in chain([first], scored))
     return staged
 
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from airflow_mlops.core.data.sql_connection import VARIABLE
-from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, SpecError, UnsupportedError
+from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, SpecError
 from airflow_mlops.core.evaluation.step import evaluate_model
 
 THEIRS = {"größe": "HEIGHT", "distance": "DIST", "id": "ID", "airport": "ORIG"}
@@ -258,7 +258,7 @@ class TestPredictionLogs:
             ({"columns": {"label": "truth"}}, {}, SpecError, "name the column of 'prediction' or of 'probability'"),
             ({"columns": {"predicton": "p"}}, {}, SpecError, "did you mean 'prediction'"),
             ({"columns": {"prediction": "p"}, "fromat": "csv"}, {}, SpecError, "did you mean 'format'"),
-            ({"columns": {"prediction": "p"}, "format": "kserve"}, {}, UnsupportedError, "not read yet"),
+            ({"columns": {"prediction": "p"}, "format": "seldon"}, {}, SpecError, "format must be one of"),
             ({"columns": {"prediction": "answr", "label": "truth"}}, {}, MissingColumnError, "did you mean 'answer'"),
             ({}, {}, SpecError, "needs 'columns'"),
             ({"columns": COLUMNS}, {"tests": [{"kind": "latency", "p95_ms": 3}]}, SpecError, "needs the model"),
