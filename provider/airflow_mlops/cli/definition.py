@@ -15,6 +15,7 @@ _CONTAINERS = "airflow_mlops.cli.containers"
 _DOCTOR = "airflow_mlops.cli.doctor"
 _SERVING = "airflow_mlops.cli.serving"
 _RETRAINING = "airflow_mlops.cli.retraining"
+_SKELETON = "airflow_mlops.cli.skeleton"
 _MONITORING = "airflow_mlops.cli.monitoring"
 
 
@@ -80,6 +81,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                 _calibrate_command(common),
                 _decide_command(common),
                 _reproduce_command(common),
+                _init_command((ARG_VERBOSE,)),
                 _reap_command((ARG_OUTPUT, ARG_VERBOSE)),
                 _serve_command((mlflow, store, ARG_VERBOSE)),
             ),
@@ -223,6 +225,24 @@ def _reproduce_command(common: tuple[Arg, ...]) -> ActionCommand:
                 help="Folder that the trainer is imported from (default: the code on record)",
                 metavar="FOLDER",
             ),
+            *common,
+        ),
+    )
+
+
+def _init_command(common: tuple[Arg, ...]) -> ActionCommand:
+    from airflow.cli.cli_config import ActionCommand, Arg, lazy_load_command
+
+    return ActionCommand(
+        name="init",
+        help="Write a DAG and a small project for your own data into a dags folder",
+        func=lazy_load_command(f"{_SKELETON}.init"),
+        args=(
+            Arg(("folder",), help="The dags folder, or one in it"),
+            Arg(("--level",), help="MLOps level (default: 1)", type=int, default=1),
+            Arg(("--data",), help="Your CSV or Parquet: a file, folder, glob or s3:// URI", required=True),
+            Arg(("--target",), help="The column to predict", required=True, metavar="COLUMN"),
+            Arg(("--name",), help="Name of project, model and DAG (default: the file's)"),
             *common,
         ),
     )

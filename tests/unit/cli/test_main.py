@@ -15,7 +15,7 @@ from airflow_mlops.cli.definition import get_mlops_cli_commands
 
 def test_it_has_every_command_with_its_arguments() -> None:
     for command in get_mlops_cli_commands()[0].subcommands:
-        needed = {"name": "churn", "version": "3"}
+        needed = {"name": "churn", "version": "3", "folder": "dags"}
         words = [needed[one.flags[0]] for one in command.args if one.flags[0] in needed]
         words += [word for one in command.args if one.kwargs.get("required") for word in (one.flags[-1], "x")]
         given = vars(parser().parse_args([command.name, *words]))
