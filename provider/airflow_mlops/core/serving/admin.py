@@ -46,16 +46,19 @@ def call(folder: Path, command: str, name: str = "admin.sock") -> str:
     :raises CannotReachError: if no gateway answers.
     """
     descriptor = None
+    end = time.monotonic() + MOMENT
     try:
         # By the folder's descriptor: the path of a unix socket may have 107 bytes at most.
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(TIMEOUT)
-            _connect(connection, f"/proc/self/fd/{descriptor}/{name}")
-            connection.sendall(command.encode() + b"\n")
-            answer = b""
-            while block := connection.recv(1 << 16):
-                answer += block
+        while True:
+            try:
+                return _asked(f"/proc/self/fd/{descriptor}/{name}", command)
+            except (ConnectionResetError, BrokenPipeError):
+                # The process that took the connection ended, as one does whose successor has a new configuration. All
+                # commands may be given twice.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
     except OSError as error:
         raise CannotReachError(
             f"the gateway in {folder} does not answer ({error.strerror or error}); start it: airflow mlops serve, or "
@@ -65,6 +68,16 @@ def call(folder: Path, command: str, name: str = "admin.sock") -> str:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _asked(path: str, command: str) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(TIMEOUT)
+        _connect(connection, path)
+        connection.sendall(command.encode() + b"\n")
+        answer = b""
+        while block := connection.recv(1 << 16):
+            answer += block
     return answer.decode("utf-8", "replace").strip()
 
 
