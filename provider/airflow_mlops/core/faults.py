@@ -39,7 +39,14 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "train.run_ended",
     ),
     "evaluate_model": ("evaluate.predicted", "report.details_written", "report.page_written"),
-    "detect_drift": ("drift.measured", "report.details_written", "report.page_written"),
+    "detect_drift": (
+        "drift.measured",
+        "report.details_written",
+        "report.page_written",
+        "drift.remembered",
+        "drift.recorded",
+    ),
+    "bind_reference": ("profile.stored", "profile.bound"),
     "register_model": (
         "register.model_created",
         "register.intent_written",

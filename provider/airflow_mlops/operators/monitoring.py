@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_mlops.operators.alerting import AlertOperator
+from airflow_mlops.operators.drift import DetectDriftOperator
 from airflow_mlops.operators.performance import MonitorPerformanceOperator
 
-__all__ = ["AlertOperator", "MonitorPerformanceOperator"]
+__all__ = ["AlertOperator", "DetectDriftOperator", "MonitorPerformanceOperator"]

@@ -213,6 +213,19 @@ class NumericSummary:
         edges = np.concatenate([[-np.inf], self.edges, [np.inf]])
         return edges, np.concatenate([[0], np.cumsum(self.bins)])
 
+    def on_a_grid(self) -> NumericSummary:
+        """Return the same with counts on a grid in place of all values."""
+        table = self.table
+        assert table is not None
+        grid = grid_for(_spread(table))
+        result = dataclasses.replace(self, keep=MANY, _pending=[], _waiting=0)
+        result.bins = result._to_grid(grid) + grid.weighted(table.values, table.counts)
+        return result
+
+    def with_table(self, table: Table) -> NumericSummary:
+        """Return the same with all values."""
+        return dataclasses.replace(self, keep=max(MANY, len(table.values)), _table=table, _pending=[], _waiting=0)
+
     # -- two into one -------------------------------------------------------------------------------------------------
 
     def merge(self, other: NumericSummary) -> NumericSummary:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from airflow_mlops.core.drift.choice import TESTS
 from airflow_mlops.core.drift.compare import Verdict
 from airflow_mlops.core.drift.findings import Finding
+from airflow_mlops.core.drift.segments import Segment
 from airflow_mlops.core.reports import figure
 from airflow_mlops.core.vocabulary import Report
 
@@ -22,6 +23,8 @@ class Drift:
     :param rows: of the reference and of the current data.
     :param target: column of the target, which is no feature.
     :param predictions: columns of what the model said: their drift is an error by itself.
+    :param learning: why there is nothing to compare with yet: then the data passes.
+    :param importance: how much each column matters to the model; what matters most is told first.
     """
 
     name: str
@@ -32,6 +35,9 @@ class Drift:
     rows: tuple[int, int]
     target: str | None = None
     predictions: tuple[str, ...] = ()
+    segments: list[Segment] = field(default_factory=list)
+    learning: str | None = None
+    importance: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def compared(self) -> list[Verdict]:
@@ -40,8 +46,9 @@ class Drift:
 
     @cached_property
     def drifted(self) -> list[Verdict]:
-        """The columns that have drifted, the worst first."""
-        return sorted((one for one in self.compared if one.drifted), key=lambda one: -one.beyond)
+        """The columns that have drifted: what matters most to the model first, else the worst."""
+        drifted = (one for one in self.compared if one.drifted)
+        return sorted(drifted, key=lambda one: (-self.importance.get(one.name, 0.0), -one.beyond))
 
     @property
     def share(self) -> float | None:
@@ -60,6 +67,10 @@ class Drift:
             return "error"
         if any(one.name in self.predictions for one in self.drifted):
             return "error"
+        if self.learning is not None:
+            return "ok"
+        if any(one.drifted for one in self.segments):
+            return "warning"
         if self.dataset_drifted or not self.compared or any(one.severity == "warning" for one in self.findings):
             return "warning"
         return "ok"
@@ -73,6 +84,8 @@ class Drift:
         """Return one line that a person can act on."""
         if not self.rows[1]:
             return f"{self.name} has no rows: nothing can be compared with {self.against}."
+        if self.learning is not None:
+            return f"{self.name} is kept to learn from: {self.learning}."
         if self.share is None:
             told = f"None of the columns of {self.name} could be compared with {self.against}"
         elif not self.drifted:
@@ -83,6 +96,10 @@ class Drift:
             verb = "has drifted from" if self.dataset_drifted else "is like"
             limit = f"{self.share:.2f}, drift from {self.drift_share:g} on"
             told = f"{self.name} {verb} {self.against}: {many} ({limit}), {worst}"
+        parts = [one for one in self.segments if one.drifted]
+        if parts:
+            named = ", ".join(sorted({one.column for one in parts}))
+            told += f"; {len(parts)} of {len(self.segments)} segments by {named} have drifted"
         serious = [one for one in self.findings if one.severity != "info"]
         if serious:
             first = next((one for one in serious if one.severity == "error"), serious[0])
@@ -102,6 +119,7 @@ class Drift:
             "broken_columns": kinds.count("column"),
             "missing_shifts": kinds.count("missing"),
             "category_changes": kinds.count("new_categories") + kinds.count("vanished_categories"),
+            "drifted_segments": sum(one.drifted for one in self.segments),
             "reference_rows": self.rows[0],
             "current_rows": self.rows[1],
         }
@@ -137,10 +155,15 @@ class Drift:
             subject=subject,
         )
 
+    @property
+    def _ordered(self) -> list[Verdict]:
+        """All columns: by importance where it is known, else as they stand in the data."""
+        return sorted(self.verdicts, key=lambda one: -self.importance.get(one.name, 0.0))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the details."""
         return {
-            "columns": [one.to_dict() for one in self.verdicts],
+            "columns": [{**one.to_dict(), "importance": self.importance.get(one.name)} for one in self._ordered],
             "drift_share": self.share,
             "drift_share_threshold": self.drift_share,
             "dataset_drift": self.dataset_drifted,
@@ -148,6 +171,8 @@ class Drift:
             "rows": {"reference": self.rows[0], "current": self.rows[1]},
             "target": self.target,
             "predictions": list(self.predictions),
+            "segments": [one.to_dict() for one in self.segments],
+            "learning": self.learning,
         }
 
 

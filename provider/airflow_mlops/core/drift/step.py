@@ -1,20 +1,27 @@
-"""The step ``detect_drift``: a dataset compared with a reference, and a report on it."""
+"""The step ``detect_drift``: a dataset held against a reference, and a report on it."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from airflow_mlops.core import digests
 from airflow_mlops.core.data.dataset import resolve
-from airflow_mlops.core.drift import learnt
-from airflow_mlops.core.drift.choice import drift_test
-from airflow_mlops.core.drift.columns import check_columns, check_threshold, plan
-from airflow_mlops.core.drift.compare import Side, compare
-from airflow_mlops.core.drift.findings import find
+from airflow_mlops.core.drift import learnt, past
+from airflow_mlops.core.drift.choice import DriftTest, drift_test
+from airflow_mlops.core.drift.columns import Column, check_columns, check_threshold, plan
+from airflow_mlops.core.drift.combine import combined, combined_findings
+from airflow_mlops.core.drift.compare import Side, Verdict, compare
+from airflow_mlops.core.drift.findings import Finding, find
 from airflow_mlops.core.drift.outcome import Drift
+from airflow_mlops.core.drift.profile import build, comparable, fingerprinted
 from airflow_mlops.core.drift.reading import Opened, open_dataset
+from airflow_mlops.core.drift.references import Reference, references_of, settling
+from airflow_mlops.core.drift.segments import Segment, check_by, judge_segments
 from airflow_mlops.core.drift.summarize import summarize
 from airflow_mlops.core.errors import EmptyDataError, SpecError
 from airflow_mlops.core.faults import crash_point
+from airflow_mlops.core.monitoring import history
 from airflow_mlops.core.reports import publish
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.vocabulary import role_columns
@@ -31,19 +38,23 @@ def detect_drift(
     subject: str | None = None,
     drift_share: float = 0.5,
     min_rows: int = 30,
+    combine: str = "all",
     sensitivity: str = "normal",
     block: str | None = None,
+    by: Any = None,
+    predictions: Any = None,
     window: dict[str, Any] | None = None,
     reference_window: dict[str, Any] | None = None,
     roles: dict[str, Any] | None = None,
     target: str | None = None,
+    report: str = "never",
     show_values: bool = False,
     name: str | None = None,
 ) -> dict[str, Any]:
     """Compare a dataset with a reference, column by column, and report.
 
     :param current: a dataset ref, or a path, glob or URI that is read in place.
-    :param reference: the same.
+    :param reference: the same; ``"name@alias"``; ``{"offset": "-52w"}``; ``{"history": 8}``; or a list of these.
     :param columns: names, or ``{name: {"kind", "test", "threshold"}}``; default: all columns of the reference that are
         no key, time, weight or group.
     :param method: ``"evidently"``: for each column the test that Evidently takes by default; or the name of a test, for
@@ -55,90 +66,281 @@ def detect_drift(
     :param min_rows: a column with fewer values on a side is not judged.
     :param sensitivity: of learnt thresholds: ``low``, ``normal`` or ``high``.
     :param block: how long the blocks are that thresholds are learnt from; default: as long as the window.
+    :param combine: with several references ``"all"`` or ``"any"``.
+    :param by: columns to look at segments by.
+    :param predictions: columns of what the model said; their drift is an error.
     :param window: only the current rows inside, by the time role.
-    :param reference_window: only the rows of the reference inside.
+    :param reference_window: only the rows of a reference dataset inside.
     :param roles: added to those of both datasets.
-    :param show_values: whether new and vanished categories stand in the report.
+    :param report: when to write Evidently's own page as well: ``"never"``, ``"drifted"`` or ``"always"``.
+    :param show_values: whether new and vanished categories, and private segments, stand in the report.
     :return: the report.
     """
-    asked = check_columns(columns)
-    default = None if method == "evidently" else drift_test(method)
+    asked, default = check_columns(columns), check_method(method)
     check_shares(drift_share, min_rows)
-    now = _open(context, current, roles=roles, target=target, name=name, window=window, what="current")
-    was = _open(context, reference, roles=roles, target=target, name=None, window=reference_window, what="reference")
-    learning = thresholds == "learn"
-    asked_thresholds = None if learning else check_thresholds(thresholds, was.schema.names)
-    planned = plan(
-        was.schema, now.schema, asked=asked, roles={**was.ref.roles, **now.ref.roles}, test=default, where=was.ref.name
+    for what, value, allowed in (("combine", combine, ("all", "any")), ("report", report, _REPORT)):
+        if value not in allowed:
+            raise SpecError(f"{what} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+    if current in (None, "", [], {}):
+        raise SpecError("detect_drift needs 'current': a dataset ref, path, glob or URI")
+    now = open_dataset(context.store, resolve(context.store, current, roles=roles, target=target, name=name), window)
+    window = window or now.ref.window
+    references = references_of(
+        context,
+        reference,
+        now,
+        subject=subject,
+        window=window,
+        reference_window=reference_window,
+        roles=roles,
+        target=target,
     )
-    planned = [with_threshold(one, asked_thresholds) for one in planned]
-    kinds = {one.name: one.kind for one in planned if one.kind is not None}
-    context.log.info("%s: %d columns against %s", now.ref.name, len(kinds), was.ref.name)
-    sides = []
-    for opened in (was, now):
-        summaries = summarize(opened, kinds)
-        opened.check_unchanged()
-        rows = next((one.rows for one in summaries.values()), opened.rows)
-        sides.append(Side(rows, summaries, opened))
-    if not sides[0].rows:
-        raise EmptyDataError(f"the reference {was.ref.name!r} has no rows{' in its window' if was.window else ''}")
+    learning = _Learning(learnt.check_sensitivity(sensitivity), block, window) if thresholds == "learn" else None
+    options = _Options(asked, default, None if learning else thresholds, min_rows, show_values, combine, learning)
+    found = _measure(context, now, references, options)
     crash_point("drift.measured")
-    verdicts = compare(planned, *sides, default_test=default, min_rows=min_rows)
-    findings = find(
-        verdicts,
-        sides[0].summaries,
-        sides[1].summaries,
-        show_values=show_values,
-        private=role_columns({**was.ref.roles, **now.ref.roles}, "private"),
-    )
-    learned = None
-    if learning:
-        learned = learnt.learn_from(
-            was,
-            planned,
-            rows=sides[0].rows,
-            block=block,
-            window=window or now.ref.window,
-            sensitivity=learnt.check_sensitivity(sensitivity),
-        )
-        verdicts, broken, _ = learnt.judge(learned, now, verdicts)
-        named = {one.column for one in broken}
-        # What the reference itself shows is no finding; what is beyond it is one already.
-        findings = [*broken, *(one for one in findings if one.kind == "column" and one.column not in named)]
+    foretold = tuple(check_by(predictions))
     drift = Drift(
         name=now.ref.name,
-        against=was.ref.name,
-        verdicts=verdicts,
-        findings=findings,
+        against=" and ".join(one.label for one in references),
+        verdicts=found.verdicts,
+        findings=found.findings,
         drift_share=drift_share,
-        rows=(sides[0].rows, sides[1].rows),
-        target=str(now.ref.roles.get("target") or was.ref.roles.get("target") or "") or None,
+        rows=(found.rows[0], found.rows[1]),
+        target=str(now.ref.roles.get("target") or "") or None,
+        predictions=foretold,
+        segments=_segments(context, now, references, found, check_by(by), options, drift_share),
+        learning=" ".join(one.learning for one in references if one.learning) if not found.judged else None,
+        importance=next((one.importance for one in references if one.importance), {}),
     )
+    details = {
+        **drift.to_dict(),
+        "current": {"name": now.ref.name, "digest": now.ref.digest},
+        "reference": references[0].to_dict(),
+        "references": [one.to_dict() for one in references],
+        "combine": combine,
+        "method": method,
+        "thresholds": thresholds,
+        "learnt": found.learnt[0] if found.learnt else None,
+    }
     # Watched again with other data, a subject's window has one report still.
-    identity: list[Any] = [subject or [now.ref.digest, was.ref.digest], window or now.ref.window, reference_window]
-    identity += [asked, method, thresholds, drift_share, min_rows, show_values]
+    identity: list[Any] = [subject or [now.ref.digest, digests.of_json(reference)], window, reference_window, by]
+    identity += [asked, method, thresholds, drift_share, min_rows, show_values, combine, report]
     identity += [sensitivity, block] if learning else []
-    return publish(
+    result = publish(
         context,
-        drift.report(subject=subject or now.ref.digest, window=window or now.ref.window),
-        details={
-            **drift.to_dict(),
-            "current": {"name": now.ref.name, "digest": now.ref.digest},
-            "reference": {"name": was.ref.name, "digest": was.ref.digest, "window": reference_window or was.ref.window},
-            "method": method,
-            "thresholds": "learn" if learning else thresholds,
-            "learnt": None if learned is None else {"blocks": learned.blocks, "unit": learned.unit},
-        },
+        drift.report(subject=subject or now.ref.digest, window=window),
+        details=details,
         template="drift.html",
         identity=identity,
         title=f"Drift of {now.ref.name}",
     )
+    if subject and window:
+        _record(context, drift, result, now, found, subject, window, references)
+    return result
 
 
-def _open(context: StepContext, dataset: Any, *, window: Any, what: str, **meaning: Any) -> Opened:
-    if dataset in (None, "", [], {}):
-        raise SpecError(f"detect_drift needs {what!r}: a dataset ref, path, glob or URI")
-    return open_dataset(context.store, resolve(context.store, dataset, **meaning), window)
+_REPORT = ("never", "drifted", "always")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Learning:
+    """How thresholds are learnt."""
+
+    sensitivity: Any
+    block: str | None
+    window: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """How columns are compared."""
+
+    asked: dict[str, dict[str, Any]] | None
+    default: DriftTest | None
+    thresholds: Any
+    min_rows: int
+    show_values: bool
+    combine: str
+    learning: _Learning | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """What was found of all references together.
+
+    :param judged: the references that there was something of to compare with.
+    :param plans: the columns, for each of these.
+    :param learnt: what thresholds were learnt from, for each.
+    """
+
+    verdicts: list[Verdict]
+    findings: list[Finding]
+    rows: tuple[int, int]
+    judged: list[Reference]
+    plans: list[list[Column]]
+    current: Side
+    learnt: list[dict[str, Any]]
+
+
+def _measure(context: StepContext, now: Opened, references: list[Reference], options: _Options) -> _Measured:
+    judged = [one for one in references if one.learning is None]
+    plans = []
+    for one in judged:
+        wanted = check_thresholds(options.thresholds, one.schema.names)
+        planned = plan(
+            one.schema,
+            now.schema,
+            asked=options.asked,
+            roles={**one.roles, **now.ref.roles},
+            test=options.default,
+            where=one.label,
+        )
+        plans.append([with_threshold(column, wanted) for column in planned])
+    kinds = {column.name: column.kind for planned in plans for column in planned if column.kind is not None}
+    if not judged:
+        kinds = comparable(now)
+    context.log.info(
+        "%s: %d columns against %s", now.ref.name, len(kinds), " and ".join(one.label for one in references)
+    )
+    summaries = summarize(now, kinds)
+    now.check_unchanged()
+    current = Side(next((one.rows for one in summaries.values()), now.rows), summaries, now)
+    verdicts, findings, lessons, rows = [], [], [], 0
+    private = role_columns({**(judged[0].roles if judged else {}), **now.ref.roles}, "private")
+    for one, planned in zip(judged, plans, strict=True):
+        mine = {column.name: column.kind for column in planned if column.kind is not None}
+        was = one.side(mine)
+        if not was.rows:
+            raise EmptyDataError(f"the reference {one.label!r} has no rows{' in its window' if one.window else ''}")
+        side = current
+        if one.profile is not None:
+            hashed = {name: fingerprinted(summaries[name]) for name in one.profile.hashed if name in summaries}
+            side = dataclasses.replace(current, summaries={**summaries, **hashed})
+        judgement = compare(planned, was, side, default_test=options.default, min_rows=options.min_rows)
+        if one.profile is not None and any(not verdict.settled for verdict in judgement):
+            behind = settling(context, one)
+            if behind is not None:
+                again = dataclasses.replace(was, opened=behind)
+                judgement = compare(planned, again, side, default_test=options.default, min_rows=options.min_rows)
+        changes = find(judgement, was.summaries, side.summaries, show_values=options.show_values, private=private)
+        if options.learning is not None:
+            judgement, changes, lesson = _by_learnt(context, one, now, planned, was.rows, (judgement, changes), options)
+            lessons.append(lesson)
+        verdicts.append(judgement)
+        findings.append(changes)
+        rows = rows or was.rows
+    return _Measured(
+        combined(verdicts, [one.label for one in judged], options.combine) if verdicts else [],
+        combined_findings(findings, options.combine) if findings else [],
+        (rows, current.rows),
+        judged,
+        plans,
+        current,
+        lessons,
+    )
+
+
+def _by_learnt(
+    context: StepContext,
+    reference: Reference,
+    now: Opened,
+    planned: list[Column],
+    rows: int,
+    found: tuple[list[Verdict], list[Finding]],
+    options: _Options,
+) -> tuple[list[Verdict], list[Finding], dict[str, Any]]:
+    """Return verdicts and findings by thresholds that are learnt from the reference, and what from."""
+    learning = options.learning
+    assert learning is not None
+    opened = reference.opened or settling(context, reference)
+    if opened is None:
+        raise SpecError(
+            f"thresholds='learn' needs the rows of the reference, and of {reference.label} there is only a profile; "
+            "give a dataset as the reference"
+        )
+    learned = learnt.learn_from(
+        opened,
+        planned,
+        rows=rows,
+        block=learning.block,
+        window=learning.window,
+        sensitivity=learning.sensitivity,
+    )
+    verdicts, broken, _ = learnt.judge(learned, now, found[0])
+    named = {one.column for one in broken}
+    # What the reference itself shows is no finding; what is beyond it is one already.
+    findings = [*broken, *(one for one in found[1] if one.kind == "column" and one.column not in named)]
+    return verdicts, findings, {"blocks": learned.blocks, "unit": learned.unit}
+
+
+def _segments(
+    context: StepContext,
+    now: Opened,
+    references: list[Reference],
+    found: _Measured,
+    by: list[str],
+    options: _Options,
+    drift_share: float,
+) -> list[Segment]:
+    if not by or not found.judged:
+        return []
+    one = found.judged[0]
+    opened = one.opened or settling(context, one)
+    if opened is None:
+        raise SpecError(
+            f"by needs the rows of the reference, and of {one.label} there is only a profile; give a dataset as the "
+            "reference"
+        )
+    return judge_segments(
+        by,
+        opened,
+        now,
+        found.plans[0],
+        default_test=options.default,
+        min_rows=max(options.min_rows, 30),
+        drift_share=drift_share,
+        hidden=[] if options.show_values else role_columns({**one.roles, **now.ref.roles}, "private"),
+    )
+
+
+def _record(
+    context: StepContext,
+    drift: Drift,
+    result: dict[str, Any],
+    now: Opened,
+    found: _Measured,
+    subject: str,
+    window: dict[str, Any],
+    references: list[Reference],
+) -> None:
+    """Put the window into the subject's history, and where that is a reference, keep what it was like."""
+    if any(one.label.startswith("the last ") for one in references) and drift.rows[1]:
+        profile = build(now, found.current.summaries, keep=False)
+        past.remember(context.store, subject, window, profile, accepted=drift.passed)
+        crash_point("drift.remembered")
+    scores = {f"score.{one.name}": one.score for one in drift.drifted[:20]}
+    history.record(
+        context.store,
+        subject,
+        window,
+        {**drift.metrics, **scores},
+        "drift",
+        severity=drift.severity,
+        summary=result["summary"],
+        report_uri=result["report_uri"],
+        details_uri=result["details_uri"],
+        run=context.run,
+    )
+    crash_point("drift.recorded")
+
+
+def check_method(method: Any) -> DriftTest | None:
+    """Return the test for all columns, or None for Evidently's choice.
+
+    :raises SpecError: if there is no such test.
+    """
+    return None if method in (None, "", "evidently") else drift_test(method)
 
 
 def check_shares(drift_share: Any, min_rows: Any) -> None:
@@ -172,9 +374,7 @@ def check_thresholds(thresholds: Any, names: list[str]) -> dict[str, float] | fl
     return float(thresholds)
 
 
-def with_threshold(column: Any, thresholds: dict[str, float] | float | None) -> Any:
+def with_threshold(column: Column, thresholds: dict[str, float] | float | None) -> Column:
     """Return a column with its threshold; one of its own wins."""
-    import dataclasses
-
     wanted = thresholds.get(column.name) if isinstance(thresholds, dict) else thresholds
     return column if column.threshold is not None or wanted is None else dataclasses.replace(column, threshold=wanted)
