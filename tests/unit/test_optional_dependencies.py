@@ -109,6 +109,7 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         {"predictions": {"uri": "{csv}", "columns": {"key": "a", "prediction": "b", "label": "b"}}},
         "mlflow",
     ),
+    ("adopt_model", ("mlflow",), {"model": "models:/m/1"}, "mlflow"),
     ("batch_predict", ("mlflow",), {"model": "models:/m/1", "dataset": "{csv}"}, "mlflow"),
     ("rollback_model", ("mlflow",), {"model_name": "m"}, "mlflow"),
     ("archive_models", ("mlflow",), {"model_name": "m"}, "mlflow"),

@@ -44,6 +44,23 @@ def history(args: argparse.Namespace) -> None:
     show(rows, args.output)
 
 
+@command
+def adopt(args: argparse.Namespace) -> None:
+    """Put a version of somebody else's on record, with its level and its reference."""
+    from airflow_mlops.core.registry.adopt_version import adopt_model, parse_baseline
+
+    with session(args) as context:
+        ref = adopt_model(
+            context,
+            model=f"models:/{args.name}/{args.version}",
+            reference=args.reference,
+            baseline=parse_baseline(args.baseline or []),
+        )
+    if args.output not in ("json", "yaml"):
+        ref = {key: ref[key] for key in ("name", "version", "digest", "baseline")}
+    show([ref], args.output)
+
+
 def _figures(args: argparse.Namespace) -> None:
     with session(args) as context:
         rows = overview.figures(context, args.name, metric=args.metric, kind=args.series, since=args.since)

@@ -76,6 +76,18 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(f"{_COMMANDS}.promote"),
                     args=(name, version, alias, to_name, reason, expected, by, waive, *common),
                 ),
+                ActionCommand(
+                    name="adopt",
+                    help="Put a version that is served elsewhere on record, so that it can be monitored",
+                    func=lazy_load_command(f"{_COMMANDS}.adopt"),
+                    args=(
+                        name,
+                        version,
+                        Arg(("--baseline",), help="Its level, such as roc_auc=0.81", nargs="+", metavar="METRIC=VALUE"),
+                        Arg(("--reference",), help="Path, glob or URI of the data that it is compared with"),
+                        *common,
+                    ),
+                ),
                 *_governance_commands(name, alias, reason, by, common),
                 *_lifecycle_commands(common),
                 _calibrate_command(common),

@@ -100,6 +100,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "history.recorded",
         "performance.recorded",
     ),
+    "adopt_version": ("adopt.recorded", "adopt.kept"),
     "record_history": ("history.recorded", "history.bundled"),
     "decide_retraining": ("decide.decided", "decide.recorded"),
     "alert": (

@@ -35,6 +35,7 @@ STEPS = {
     "record_approval": "airflow_mlops.core.registry.approval:record_approval",
     "alert": "airflow_mlops.core.alerts.step:alert",
     "detect_drift": "airflow_mlops.core.drift.step:detect_drift",
+    "adopt_model": "airflow_mlops.core.registry.adopt_version:adopt_model",
     "monitor_performance": "airflow_mlops.core.monitoring.performance:monitor_performance",
     "batch_predict": "airflow_mlops.core.predictions.batch:batch_predict",
     "deploy_model": "airflow_mlops.core.serving.deploy:deploy_model",

@@ -14,12 +14,51 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 __all__ = [
+    "AdoptModelOperator",
     "ApproveModelOperator",
     "ArchiveModelsOperator",
     "PromoteModelOperator",
     "RegisterModelOperator",
     "RollbackModelOperator",
 ]
+
+
+class AdoptModelOperator(MlopsOperator):
+    """Put a version that was trained, registered and is served elsewhere on record, so that it can be monitored.
+
+    Returns the version's ref with ``signature``, ``reference`` and ``baseline``. No alias moves, and nothing is loaded:
+    the digest is that of its files as they are now. From then on every gate takes it, and
+    ``MonitorPerformanceOperator`` knows its level. Adopted again, what is given takes the place of what was; altered files are refused.
+
+    :param model: a version in the registry: ``models:/name/3``, ``models:/name@alias``, or a ref. (templated)
+    :param reference: the data that it is compared with: a dataset ref, path, glob or URI. (templated)
+    :param baseline: ``{metric: value}`` when it went into production, or a report with ``metrics``. (templated)
+    :param roles: what the reference's columns mean. (templated)
+    """
+
+    step = "adopt_model"
+    step_arguments = ("model", "reference", "baseline", "roles")
+    path_arguments = ("reference",)
+    needs_mlflow = True
+    operator_extra_links = (ModelVersionLink(),)
+
+    template_fields: Sequence[str] = (*step_arguments, *BACKEND_FIELDS)
+    template_fields_renderers = dict.fromkeys(step_arguments, "json")
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        reference: Any = None,
+        baseline: Any = None,
+        roles: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.reference = reference
+        self.baseline = baseline
+        self.roles = roles
 
 
 class RegisterModelOperator(MlopsOperator):

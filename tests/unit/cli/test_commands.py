@@ -249,3 +249,26 @@ def test_open_incidents_stand_beside_their_model_and_all_of_them_in_a_history_of
     assert "did you mean 'orders'?" in code
     alert(context, reports={**bad, "passed": True, "severity": "ok"}, subject="orders", moment="2026-03-02")
     assert len(json.loads(airflow("status", "--output", "json")[1])) == 1
+
+
+def test_adopt_puts_a_version_of_somebody_elses_on_record(airflow, context, log_model, tmp_path):
+    theirs = log_model("9", record=False)
+    registered = RegisteredModel(context, "theirs")
+    registered.create()
+    from airflow_mlops.core.tracking import client
+
+    client(context, "the test").create_model_version("theirs", theirs["uri"], model_id=theirs["model_id"])
+    (tmp_path / "january.csv").write_text("age\n31\n42\n")
+    words = ("adopt", "theirs", "1", "--baseline", "roc_auc=0.81", "--reference", str(tmp_path / "january.csv"))
+    code, printed = airflow(*words, "--output", "json")
+    assert code == 0
+    (ref,) = json.loads(printed)
+    assert (ref["name"], ref["version"], ref["digest"]) == ("theirs", 1, theirs["digest"])
+    assert ref["baseline"] == {"roc_auc": 0.81}
+    assert ref["reference"]["rows"] == 2
+    assert registered.aliases() == {}
+    # Again with another level: the reference stays.
+    (again,) = json.loads(airflow("adopt", "theirs", "1", "--baseline", "roc_auc=0.8", "--output", "json")[1])
+    assert (again["baseline"], again["reference"]) == ({"roc_auc": 0.8}, ref["reference"])
+    assert "METRIC=VALUE" in airflow("adopt", "theirs", "1", "--baseline", "roc_auc")[0]
+    assert airflow("adopt", "theirs", "2")[0].startswith("NotFoundError")
