@@ -57,7 +57,7 @@ def adopt_model(
     name, number = str(ref.name), int(found.version)
     ref = dataclasses.replace(ref, uri=f"models:/{name}/{number}")
     key = version_key(name, number)
-    fresh = {
+    fresh: dict[str, Any] = {
         "ref": ref.to_dict(),
         "manifest": manifest,
         "evidence": [],
