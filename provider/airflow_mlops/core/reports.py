@@ -38,6 +38,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters["figure"] = figure
+    env.filters["moment"] = moment
     return env  # type: ignore[no-any-return]
 
 
@@ -57,6 +58,14 @@ def figure(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def moment(value: Any) -> str:
+    """Return an instant in UTC as a person reads it: to the minute, and without a midnight; what is none as it is."""
+    text = str(value)
+    if text[:10].count("-") != 2 or text[10:11] not in ("", "T") or not text.endswith(("+00:00", "Z", text[:10])):
+        return text
+    return text[:10] if text[10:19] in ("", "T00:00:00") else text[:16].replace("T", " ")
 
 
 def publish(

@@ -19,6 +19,7 @@ MAX_NAMES = 30
 #: What people read.
 TITLES = {
     "validation": "Broken data",
+    "broken_data": "Broken columns",
     "drift": "Feature drift",
     "prediction_drift": "Prediction drift",
     "performance": "Loss of performance",
@@ -29,6 +30,7 @@ TITLES = {
 
 ADVICE = {
     "validation": "Read the report, mend the source or what it is expected to be, and run the window again.",
+    "broken_data": "A column is gone, retyped, or lost its values. Mend its source, and run the window again.",
     "drift": "Nothing yet while performance holds. Look at the columns that the report names, and at their source.",
     "prediction_drift": "Look whether features or the model's version changed; where labels come late, this is the "
     "first sign of a loss of performance.",
@@ -74,8 +76,9 @@ class Finding:
 def findings(report: dict[str, Any]) -> list[Finding]:
     """Return what a report says, topic by topic; a good one says that all is well.
 
-    A drift report speaks of features and of predictions, which are two topics: failures whose ``role`` is
-    ``prediction`` or ``target`` are the second.
+    A drift report speaks of features, of predictions, and of columns that are broken, which are three topics: a drift
+    that is an ``error``, or whose ``role`` is ``prediction`` or ``target``, is the second; an ``error`` that is no
+    drift (a column that is gone, or that lost its values) the third.
     """
     kind, severity = str(report["kind"]), severity_of(report)
     summary = str(report.get("summary") or "")
@@ -84,13 +87,28 @@ def findings(report: dict[str, Any]) -> list[Finding]:
         kind = "estimated_performance"
     if kind != "drift":
         return [Finding(kind, severity, summary, _names(failures), report)]
-    predicted = [one for one in failures if one.get("role") in ("prediction", "target")]
-    features = [one for one in failures if one not in predicted]
-    calm: Severity = "ok"
-    return [
-        Finding("drift", severity if features or not predicted else calm, summary, _names(features), report),
-        Finding("prediction_drift", severity if predicted else calm, summary, _names(predicted), report),
-    ]
+    parts: dict[str, list[dict[str, Any]]] = {"drift": [], "prediction_drift": [], "broken_data": []}
+    if severity == "ok":
+        return [Finding(topic, severity, summary, (), report) for topic in parts]
+    if not failures:
+        # A report of somebody else's that does not say what drifted.
+        return [Finding("drift", severity, summary, (), report)]
+    for one in failures:
+        parts[_part(one)].append(one)
+    return [Finding(topic, _worst(ones, severity), summary, _names(ones), report) for topic, ones in parts.items()]
+
+
+def _part(failure: dict[str, Any]) -> str:
+    kind, serious = failure.get("kind"), failure.get("severity") == "error"
+    if failure.get("role") in ("prediction", "target") or (kind == "drift" and serious):
+        return "prediction_drift"
+    return "broken_data" if serious and kind is not None else "drift"
+
+
+def _worst(failures: list[dict[str, Any]], severity: Severity) -> Severity:
+    """Return the worst severity of failures; one that does not say its own has the report's."""
+    found: list[Severity] = ["ok", *(one.get("severity") or severity for one in failures)]
+    return max(found, key=lambda one: RANK.get(one, 0))
 
 
 def severity_of(report: dict[str, Any]) -> Severity:
@@ -111,6 +129,8 @@ def failure_name(failure: dict[str, Any]) -> str:
     for key in ("name", "check", "metric"):
         if failure.get(key):
             return f"{failure[key]} of {failure['slice']}" if failure.get("slice") else str(failure[key])
+    if failure.get("kind") in ("drift", "column") and failure.get("column"):
+        return str(failure["column"])
     parts = [str(failure[key]) for key in ("type", "column", "kind") if failure.get(key)]
     return " ".join(parts[:2])
 

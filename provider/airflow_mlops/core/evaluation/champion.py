@@ -81,7 +81,8 @@ def backtest(evidence: Evidence, trust: models.Trust, parts: list[backtests.Fold
         champion.same = True
         return
     judged = backtests.judge(evidence, copy, parts, folder.parent / "champion-recipe", "the champion")
-    champion.rows = evidence.rows
+    # What was left out for both stands with the dataset.
+    champion.rows = Rows(kept=evidence.rows.kept)
     if judged.problem:
         champion.unclear = f"it cannot be refitted: {judged.problem}"
     elif judged.bad_predictions:

@@ -10,6 +10,7 @@ from airflow_mlops.core.evaluation.loading import NoModel
 from airflow_mlops.core.evaluation.outcome import Outcome
 from airflow_mlops.core.evaluation.pictures import pictures
 from airflow_mlops.core.reports import figure as text
+from airflow_mlops.core.reports import moment
 from airflow_mlops.core.training.metrics import metric
 from airflow_mlops.core.vocabulary import Report
 
@@ -180,7 +181,11 @@ def _origin(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _period(window: Any) -> str | None:
-    return f"{window['start']} to {window['end']}" if isinstance(window, dict) and "start" in window else None
+    return (
+        f"{moment(window['start'])} to {moment(window['end'])}"
+        if isinstance(window, dict) and "start" in window
+        else None
+    )
 
 
 def _listed(value: Any) -> str | None:

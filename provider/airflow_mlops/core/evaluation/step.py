@@ -144,7 +144,7 @@ def evaluate_model(
                 champion,
                 *([options] if options else []),
             ],
-            title=f"Model test: {name or tested.name or tested.uri}",
+            title=f"Model test: {name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
         ),
         "on": on,
         "champion": rival.alias if rival else None,

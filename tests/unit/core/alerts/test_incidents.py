@@ -105,6 +105,23 @@ def test_severity_and_topic_say_who_is_told(context: StepContext) -> None:
     assert events(context, "model_test") == [("opened", 1, "digest")]
 
 
+def test_a_drift_report_has_three_topics(context: StepContext) -> None:
+    """As DetectDriftOperator writes its failures."""
+    failures = [
+        {"kind": "column", "column": "carrier", "severity": "error", "message": "gone"},
+        {"kind": "drift", "column": "distance", "severity": "warning", "value": 0.3},
+        {"kind": "drift", "column": "score", "severity": "error", "value": 0.4},
+    ]
+    alert(context, reports=report(1, "error", kind="drift", failures=failures), sensitivity="high")
+    found = {one: events(context, one)[0][2] for one in ("drift", "prediction_drift", "broken_data")}
+    assert found == {"drift": "digest", "prediction_drift": "alert", "broken_data": "alert"}
+    assert Stream(context.store, "churn", "broken_data").events()[0]["names"] == ["carrier"]
+    alert(context, reports=report(2, "warning", kind="drift", failures=failures[1:2]), sensitivity="high")
+    assert [events(context, one)[-1][0] for one in found] == ["opened", "resolved", "resolved"]
+    alert(context, reports=report(3, kind="drift"), sensitivity="high")
+    assert events(context, "drift")[-1][0] == "resolved"
+
+
 def test_an_old_window_judged_late_neither_opens_nor_resolves(context: StepContext) -> None:
     judge(context, "error", "error", start=10)
     assert judge(context, "ok", start=5) == [""]
