@@ -156,7 +156,7 @@ def judge(found: dict[str, Any], limits: Limits) -> dict[str, Any]:
         "severity": severity,
         "baseline": limits.baseline,
         "drop": drop,
-        "threshold": ", ".join(parts) or None,
+        "threshold": ", ".join(filter(None, parts)) or None,
         "message": message,
     }
 
