@@ -102,6 +102,7 @@ def test_windows_are_estimated_then_settled_when_their_labels_have_come(
         (check, *_) = details_of(context, report)["windows"][-1]["checks"]
         assert check["low"] < check["value"] < check["high"]
         assert check["unit"] == "days"
+        assert check["threshold"] == "baseline 0.84 − 0.05"
         estimates[month] = report["estimate"]
     # Two windows with an error of their own are needed: the fourth month is the first with an estimate.
     assert [month for month, one in estimates.items() if one] == [3, 4, 5]
