@@ -151,13 +151,15 @@ class PromoteModelOperator(MlopsOperator):
         (templated)
     :param reason: why, for the ledger; default: the reason that the approver among the evidence gave. (templated)
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run. (templated)
+    :param reference: the dataset that drift is measured against while this version serves (``"name@alias"`` there);
+        default: the data that it was trained on, where that is in the store. (templated)
     :param card: what the model card says beside what is on record: ``{"intended_use": "...", "limitations": ["..."]}``,
         also ``out_of_scope``, ``ethical_considerations``, ``contact``, or any other section. It is kept for the model's
         later versions. (templated)
     """
 
     step = "promote_model"
-    step_arguments = ("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by", "card")
+    step_arguments = ("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by", "card", "reference")
     needs_mlflow = True
     operator_extra_links = (ModelVersionLink(), ModelCardLink())
 
@@ -170,6 +172,7 @@ class PromoteModelOperator(MlopsOperator):
         "reason",
         "by",
         "card",
+        "reference",
         *BACKEND_FIELDS,
     )
     template_fields_renderers = {"model": "json", "evidence": "json", "card": "json"}  # noqa: RUF012
@@ -185,6 +188,7 @@ class PromoteModelOperator(MlopsOperator):
         reason: str | None = None,
         by: str | None = None,
         card: dict[str, Any] | None = None,
+        reference: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -196,6 +200,7 @@ class PromoteModelOperator(MlopsOperator):
         self.reason = reason
         self.by = by
         self.card = card
+        self.reference = reference
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""

@@ -30,6 +30,8 @@ RETENTION = dt.timedelta(days=90)
 KINDS = {
     "reports": ("report", "evidence of no promotion, and older than the retention"),
     "registrations": ("registration", "its version was deleted in MLflow, or it was never finished"),
+    "references": ("drift reference", "its version can no longer be rolled back to"),
+    "profiles": ("reference profile", "no version that can be rolled back to has it"),
     "versions": ("version record", "its version was deleted in MLflow and never had an alias"),
     "training": ("draft", "its training was never finished"),
     "datasets": ("dataset ref", "its data is needed by no model, report or run"),

@@ -27,8 +27,21 @@ from airflow_mlops.core.training.rowkeys import FOLDER as ROWKEYS
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
 
+#: Which drift reference a version has, and the profiles that these name; see :mod:`airflow_mlops.core.drift.binding`.
+REFERENCES, PROFILES = "references", "profiles"
 #: First part of a key whose objects are ever collected; all others stay, and what they name.
-COLLECTED = ("data", "datasets", "schemas", ROWKEYS, "reports", "training", "registrations", "versions")
+COLLECTED = (
+    "data",
+    "datasets",
+    "schemas",
+    ROWKEYS,
+    "reports",
+    "training",
+    "registrations",
+    "versions",
+    REFERENCES,
+    PROFILES,
+)
 #: Records that stay, but keep what they name only while they are young or something kept names them.
 WEAK = ("models", "alerts", "alert_digests")
 #: What names objects without needing them.
@@ -287,6 +300,9 @@ def _mark_versions(context: StepContext, inventory: Inventory, walk: _Walk, name
 
 def _reach_version(context: StepContext, walk: _Walk, key: str) -> None:
     walk.reach(key)
+    bound = key.replace("versions/", f"{REFERENCES}/", 1)
+    if key.startswith("versions/") and bound in walk.inventory.objects:
+        walk.reach(bound)
     try:
         model_id = (context.store.get_json(key).get("ref") or {}).get("model_id")
     except NotFoundError:

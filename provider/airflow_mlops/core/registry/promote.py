@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from airflow_mlops.core.drift.binding import attempt_binding, bind
 from airflow_mlops.core.errors import NotFoundError, SpecError
 from airflow_mlops.core.registry import evidence as held
 from airflow_mlops.core.registry.card import attempt_card, check_about
@@ -31,6 +32,7 @@ def promote_model(
     reason: str | None = None,
     by: str | None = None,
     card: dict[str, Any] | None = None,
+    reference: Any = None,
 ) -> dict[str, Any]:
     """Point an alias at a version, if the evidence allows it and nobody else was first.
 
@@ -45,6 +47,8 @@ def promote_model(
     :param reason: why, for the ledger; default: the reason of the approval among the evidence.
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run.
     :param card: what the model card is to say beside what is on record, such as ``{"intended_use": ...}``.
+    :param reference: the dataset that drift of what the version sees is held against; default: the data that it was
+        trained on, where that is in the store.
     :return: the ledger entry, with ``card_uri``, the page of the model card, where a DAG has promoted.
     :raises GateFailedError: if a report did not pass.
     :raises ConflictError: if the evidence speaks of another model, or the alias is not where it is expected.
@@ -80,7 +84,11 @@ def promote_model(
         evidence_waived=waived,
         run=context.run or None,
     )
+    if reference not in (None, "", {}):
+        # Before the alias moves: what serves has a reference at every instant.
+        bind(context, registered.name, version, reference)
     entry = carry_out(ledger, registered, move, context.log)
+    attempt_binding(context, registered.name, version)
     context.log.info("%s", entry)
     page = attempt_card(context, registered.name, version, card)
     return {**entry.to_ledger_entry().to_dict(), "card_uri": page}

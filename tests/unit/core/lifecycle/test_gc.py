@@ -176,7 +176,7 @@ def test_a_registry_that_does_not_know_the_model_deletes_nothing(context, versio
 def test_documents_of_kinds_to_come_keep_what_they_name(context, snapshot, aged, store):
     named, by_uri = snapshot("named"), snapshot("uri", [9])
     store.put_json("policies/1.json", {"waits_for": [{"digest": named.digest}]})
-    store.put_json("profiles/churn.json", {"data": by_uri.uri})
+    store.put_json("portraits/churn.json", {"data": by_uri.uri})
     aged(days=1000)
 
     assert keys(planned(context)) == set()
@@ -304,3 +304,20 @@ def test_a_store_that_was_moved_keeps_what_its_records_name(context, version, sn
 
     assert ref["training"]["row_keys_uri"].startswith(store.uri)
     assert keys(found) == set()
+
+
+def test_reference_profiles_stay_for_versions_that_can_be_rolled_back_to(context, version, aged, store):
+    from airflow_mlops.core.drift.binding import bind, binding_key
+
+    version(promote=True)
+    never = version()
+    bound = list(store.keys("profiles"))
+    bind(context, "churn", never["version"], never["test_dataset"])
+    (other,) = set(store.keys("profiles")) - set(bound)
+    assert bound
+    aged(days=1000)
+
+    going = keys(planned(context))
+
+    assert {other, binding_key("churn", never["version"])} <= going
+    assert not {*bound, binding_key("churn", 1)} & going
