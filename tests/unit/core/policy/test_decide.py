@@ -313,6 +313,18 @@ def test_numbers_may_be_text_as_a_template_renders_them() -> None:
     assert (found.performance.drop, found.performance.k) == (0.03, 2)
 
 
+def test_each_window_that_a_monitor_settled_counts_and_one_that_waits_does_not() -> None:
+    loop = Loop(**DROP)
+    report = performance(14, 0.7)
+    first = {"window": performance(7)["window"], "severity": "error", "figures": {"roc_auc": 0.7}}
+    second = {"window": report["window"], "severity": "error", "figures": {"roc_auc": 0.7}}
+    waiting = {**performance(21, None), "settled": [], "estimated": True}
+    signals, passed_over = signals_of(waiting, START)
+    assert (signals, len(passed_over)) == ([], 1)
+    found = loop(14, {**report, "settled": [first, second]})
+    assert (found.action, found.counted) == ("retrain", 2)
+
+
 def _random_policy(draw: random.Random) -> dict[str, Any]:
     policy: dict[str, Any] = {
         "performance": {"metric": "roc_auc", "drop": 0.03, "windows": [draw.randint(1, 2), 3]},
