@@ -63,7 +63,8 @@ class DetectDriftOperator(GateOperator):
     :param window: ``{"start", "end"}`` or ``{"end", "length"}``; with a time role only the rows inside are compared.
         ``"data_interval"`` takes the run's. Default: as for ``SnapshotDataOperator``, where there is a time role.
         (templated)
-    :param report: when to write Evidently's own HTML beside ours, on a sample: ``"never"``, ``"drifted"``, or
+    :param report: when to write Evidently's own HTML beside ours (``evidently_uri``), on about 10,000 rows a side that
+        are drawn with the seed 0: ``"never"``, ``"drifted"``, or
         ``"always"``; it needs the extra ``evidently``. (templated)
     :param show_values: whether new and vanished categories and segments stand in the report. They may be personal data.
     :param outlet: an asset; it is added to the task's outlets, and its event's extra has the verdict under ``report``,

@@ -135,6 +135,8 @@ def detect_drift(
         identity=identity,
         title=f"Drift of {now.ref.name}",
     )
+    if report == "always" or (report == "drifted" and drift.drifted):
+        result["evidently_uri"] = _evidently(context, result, now, found)
     if subject and window:
         _record(context, drift, result, now, found, subject, window, references)
     return result
@@ -272,6 +274,26 @@ def _by_learnt(
     # What the reference itself shows is no finding; what is beyond it is one already.
     findings = [*broken, *(one for one in found[1] if one.kind == "column" and one.column not in named)]
     return verdicts, findings, {"blocks": learned.blocks, "unit": learned.unit}
+
+
+def _evidently(context: StepContext, result: dict[str, Any], now: Opened, found: _Measured) -> str | None:
+    """Write Evidently's page beside ours; what it cannot do costs no verdict."""
+    from airflow_mlops.core.drift.evidently_page import page
+    from airflow_mlops.core.errors import MissingExtraError
+
+    opened = found.judged[0].opened or settling(context, found.judged[0]) if found.judged else None
+    if opened is None or not found.rows[1]:
+        return None
+    try:
+        html = page(opened, now, found.verdicts)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        context.log.warning("Evidently made no page: %s", type(error).__name__)
+        return None
+    key = f"{str(context.store.key_of(result['report_uri'])).rpartition('/')[0]}/evidently.html"
+    context.store.put_bytes(key, html)
+    return context.store.uri_of(key)
 
 
 def _segments(

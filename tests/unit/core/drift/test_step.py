@@ -221,3 +221,15 @@ def test_again_ends_with_one_report(bench: Bench) -> None:
     second, _ = bench.run(data, data, subject="s")
     assert first["report_uri"] == second["report_uri"]
     assert len([key for key in bench.context.store.keys("reports") if key.endswith("details.json")]) == 1
+
+
+def test_evidentlys_own_page(bench: Bench) -> None:
+    reference = {
+        "a": RANDOM.normal(size=300),
+        "b": pa.array([1, None, 3] * 100, pa.int64()),
+        "c": ["x", "y", "z"] * 100,
+    }
+    report, _ = bench.run(reference, {**reference, "a": RANDOM.normal(5, 1, size=300)}, report="drifted")
+    html = bench.context.store.get_bytes(str(bench.context.store.key_of(report["evidently_uri"])))
+    assert b"<html" in html[:2000].lower()
+    assert "evidently_uri" not in bench.run(reference, reference, report="drifted")[0]
