@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from airflow_mlops.core.drift.step import detect_drift
-from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, SpecError
+from airflow_mlops.core.errors import CorruptDataError, EmptyDataError, MissingColumnError, SpecError, UnsupportedError
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
 
@@ -233,3 +233,25 @@ def test_evidentlys_own_page(bench: Bench) -> None:
     html = bench.context.store.get_bytes(str(bench.context.store.key_of(report["evidently_uri"])))
     assert b"<html" in html[:2000].lower()
     assert "evidently_uri" not in bench.run(reference, reference, report="drifted")[0]
+
+
+def test_a_corrupt_file_among_many_is_named_and_a_table_format_refused(bench: Bench) -> None:
+    good = bench.write("good", {"a": [1.0] * 50})
+    many = bench.folder / "many"
+    many.mkdir()
+    for number in range(100):
+        pq.write_table(pa.table({"a": [float(number)] * 50}), many / f"{number:03}.parquet")
+    data = (many / "042.parquet").read_bytes()
+    (many / "042.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CorruptDataError, match=r"042\.parquet"):
+        detect_drift(bench.context, reference=good, current=str(many))
+    (many / "_delta_log").mkdir()
+    with pytest.raises(UnsupportedError, match="Delta Lake"):
+        detect_drift(bench.context, reference=good, current=str(many))
+
+
+def test_infinities_are_missing(bench: Bench) -> None:
+    values = RANDOM.normal(size=500)
+    _, details = bench.run({"a": values}, {"a": [*values[:490], *[float("inf"), float("-inf")] * 5]})
+    assert column(details, "a")["current"]["infinite"] == 10
+    assert column(details, "a")["drifted"] is False
