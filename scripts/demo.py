@@ -1,10 +1,12 @@
-"""`make demo`: MLOps levels 1 and 2 on real flights, under a real scheduler, ending with what happened.
+"""`make demo`: MLOps levels 1 to 3 on real flights, under a real scheduler, ending with what happened.
 
 Level 1: three runs of ``dags/mlops_level_1.py`` and two releases by hand. The schedule starts the first run, on January
 and February 2013, whose model is promoted from the command line; with March a second one is trained and tested against
 the champion, and promoted by the promotion DAG; an April file with broken columns must stop at validation.
 
 Level 2: three commits to a git repository; see :mod:`demo_level_2`.
+
+Level 3: what serves then is watched, month after month; see :mod:`demo_level_3`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import demo_level_2 as level_2
+import demo_level_3 as level_3
 from airflow_home import ROOT, Airflow, stop_group
 from demo_runs import Run, scheduled, table, trigger
 from demo_serving import Serving
@@ -193,6 +196,10 @@ def main() -> int:
                 commits = level_2.story(airflow, project, serving)
             level_2.summary(commits, serving)
             wrong = level_2.check(commits, serving)
+        if not wrong:
+            watched = level_3.story(airflow)
+            level_3.summary(watched)
+            wrong = level_3.check(watched)
     print(f"\nAll in {time.monotonic() - begun:.0f} s. See it in Airflow's UI, and have the champion answer: make up")
     for line in wrong:
         print(f"✗ {line}")

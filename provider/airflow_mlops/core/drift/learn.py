@@ -10,7 +10,8 @@ distribution
 missing
     The difference of the shares of missing values.
 novel
-    The share of values that the reference never had: a unit or a code that has changed.
+    The share of values that the reference never had: a unit or a code that has changed. Of numbers those between
+    others that it had; what is beyond its range is a matter of the distribution.
 
 The threshold of a distribution is the largest of a floor (what matters to nobody is no alarm), a margin above the worst
 block, and the limit that the next block exceeds with probability ``alpha`` when nothing happens: see
@@ -69,8 +70,8 @@ LEVELS: dict[Sensitivity, Level] = {
     "normal": Level(rate=1 / 520, margin=1.5, floor=0.0125, missing=0.05),
     "high": Level(rate=1 / 104, margin=1.2, floor=0.006, missing=0.03),
 }
-#: Share of values that the reference never had: categories, and numbers, whose extremes are new now and then.
-NOVEL_CATEGORIES, NOVEL_NUMBERS = 0.05, 0.5
+#: Share of values that the reference never had: categories, and numbers inside its range.
+NOVEL_CATEGORIES, NOVEL_NUMBERS = 0.05, 0.2
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Learnt:
     """What was learnt of one column; plain, so that it can be kept as JSON.
 
     :param bins: the reference's rows by bin.
-    :param edges: upper edges of a number's bins.
+    :param edges: upper edges of a number's bins: the first bin is below, the last one above all that there was.
     :param categories: what stands for the categories of the bins, without the last bin, which holds the rest.
     :param known: the values that the reference has (of categories what stands for them, not the values, which may be
         personal data); None where they are too many.
@@ -142,10 +143,14 @@ class Counted:
 
 
 def edges_of(sample: Array) -> Array:
-    """Return the inner edges of at most :data:`BINS` bins with about as many values each."""
+    """Return the upper edges of at most :data:`BINS` bins with about as many values each, and of one below them all.
+
+    What is above the last edge is beyond all that the reference has.
+    """
     import numpy as np
 
-    return np.unique(np.quantile(sample, np.linspace(0, 1, BINS + 1)[1:-1], method="lower"))
+    inner = np.quantile(sample, np.linspace(0, 1, BINS + 1)[1:], method="lower")
+    return np.unique(np.concatenate([[np.nextafter(sample.min(), -np.inf)], inner]))
 
 
 def counted(tally: Tally | Binned) -> Counted:
@@ -160,9 +165,9 @@ def counted(tally: Tally | Binned) -> Counted:
     values = sorted(tally.values) if tally.ordered else list(tally.values)
     table = np.array([tally.values[value] for value in values], dtype=np.int64).reshape(len(values), blocks).T
     total = table.sum(0)
-    only_here = (table == total) & (total > 0)
-    novel = (table * only_here).sum(1)
+    novel = (table * ((table == total) & (total > 0))).sum(1)
     if tally.ordered:
+        novel = _novel_inside(np.array(values, dtype=float), table)
         edges = edges_of(np.repeat(np.array(values, dtype=float), total)) if len(values) else np.array([])
         where = np.searchsorted(edges, np.array(values, dtype=float), side="left")
         counts = np.zeros((blocks, len(edges) + 1), dtype=np.int64)
@@ -240,7 +245,7 @@ def judge(learnt: Learnt, tally: Tally | Binned) -> Finding:
     scores: dict[str, float | None] = {
         "distribution": hellinger_squared(_array(learnt.bins), counts) if rows - missing >= MIN_ROWS else None,
         "missing": abs(missing / rows - learnt.missing),
-        "novel": novel / (rows - missing) if novel is not None and rows - missing >= MIN_ROWS else None,
+        "novel": novel if rows - missing >= MIN_ROWS else None,
     }
     ratios = {
         about: (score / thresholds[about] if thresholds[about] else math.inf)
@@ -269,6 +274,19 @@ def _array(values: Any) -> Array:
     import numpy as np
 
     return np.asarray(values, dtype=np.int64)
+
+
+def _novel_inside(values: Array, table: Array) -> Array:
+    """Return the rows of each block whose value no other block has, though others have smaller and larger ones."""
+    import numpy as np
+
+    novel = np.zeros(len(table), dtype=np.int64)
+    for block, own in enumerate(table):
+        others = values[(table.sum(0) - own) > 0]
+        if len(others):
+            inside = (values > others.min()) & (values < others.max()) & ~np.isin(values, others)
+            novel[block] = own[inside].sum()
+    return novel
 
 
 def _block_scores(column: Counted) -> Array:
@@ -309,8 +327,8 @@ def _missing(column: Counted) -> tuple[float, list[float]]:
     return share, sorted(np.abs(own - share)[column.rows > 0].tolist())
 
 
-def _in_bins(learnt: Learnt, tally: Tally | Binned) -> tuple[Array, int | None]:
-    """Return a window's rows by the learnt bins, and how many have a value that the reference never had."""
+def _in_bins(learnt: Learnt, tally: Tally | Binned) -> tuple[Array, float | None]:
+    """Return a window's rows by the learnt bins, and the share that has a value which the reference never had."""
     import numpy as np
 
     if isinstance(tally, Binned):
@@ -333,6 +351,16 @@ def _in_bins(learnt: Learnt, tally: Tally | Binned) -> tuple[Array, int | None]:
         for value, each in tally.values.items():
             counts[bin_of.get(sign_of(value), len(learnt.bins) - 1)] += each.sum()
     if tally.many:  # the reference had few different values
-        return counts, int((tally.rows - tally.missing).sum())
-    sign = float if learnt.ordered else sign_of
-    return counts, int(sum(each.sum() for value, each in tally.values.items() if sign(value) not in known))
+        return counts, 1.0
+    new = {value: each.sum() for value, each in tally.values.items() if _sign(learnt, value) not in known}
+    if learnt.ordered:
+        # A number beyond all others is a season, or an outlier; one between them that was never seen is another unit.
+        low, high = min(known, default=0.0), max(known, default=0.0)
+        new = {value: rows for value, rows in new.items() if low < value < high}
+        inside = int(counts[1:-1].sum())
+        return counts, sum(new.values()) / inside if inside >= MIN_ROWS // 4 else 0.0
+    return counts, sum(new.values()) / max(int(counts.sum()), 1)
+
+
+def _sign(learnt: Learnt, value: Any) -> Any:
+    return value if learnt.ordered else sign_of(value)

@@ -76,7 +76,8 @@ def test_weeks_like_the_references_own_are_no_drift() -> None:
     [
         ("pay", lambda frame: frame["pay"] * 1.609, "distribution"),
         ("pay", lambda frame: frame["pay"].mask(frame.index % 5 == 0), "missing"),
-        ("age", lambda frame: frame["age"] * 12, "novel"),
+        ("age", lambda frame: frame["age"] * 0.7, "novel"),
+        ("age", lambda frame: frame["age"] * 12, "distribution"),
         ("code", lambda frame: frame["code"].replace("a", "A"), "novel"),
         ("code", lambda frame: frame["code"].replace("b", "d"), "distribution"),
         ("paid", lambda frame: ~frame["paid"], "distribution"),
