@@ -43,8 +43,8 @@ MIN_BLOCKS = 4
 MIN_ROWS = 200
 #: Categories that have a bin of their own; the rest share one.
 CATEGORIES = 50
-#: The squared Hellinger distance that is always an alarm: the distributions do not overlap.
-CEILING = 0.95
+#: The squared Hellinger distance that is always an alarm: the distributions hardly overlap.
+CEILING = 0.85
 #: The reference has worst blocks of its own: an outage, say. From so many blocks on, the worst one is no guide.
 TRIM_FROM = 6
 
@@ -143,13 +143,14 @@ class Counted:
 
 
 def edges_of(sample: Array) -> Array:
-    """Return the upper edges of at most :data:`BINS` bins with about as many values each, and of one below them all.
+    """Return the upper edges of :data:`BINS` bins with about as many values each, of both ends, and of one below.
 
     What is above the last edge is beyond all that the reference has.
     """
     import numpy as np
 
-    inner = np.quantile(sample, np.linspace(0, 1, BINS + 1)[1:], method="lower")
+    shares = np.concatenate([[0.01], np.linspace(0, 1, BINS + 1)[1:-1], [0.99, 1]])
+    inner = np.quantile(sample, shares, method="lower")
     return np.unique(np.concatenate([[np.nextafter(sample.min(), -np.inf)], inner]))
 
 
@@ -165,10 +166,10 @@ def counted(tally: Tally | Binned) -> Counted:
     values = sorted(tally.values) if tally.ordered else list(tally.values)
     table = np.array([tally.values[value] for value in values], dtype=np.int64).reshape(len(values), blocks).T
     total = table.sum(0)
-    novel = (table * ((table == total) & (total > 0))).sum(1)
+    novel = (table * ((table == total) & (total > 0))).sum(1) / np.maximum(table.sum(1), 1)
     if tally.ordered:
-        novel = _novel_inside(np.array(values, dtype=float), table)
         edges = edges_of(np.repeat(np.array(values, dtype=float), total)) if len(values) else np.array([])
+        novel = _novel_inside(np.array(values, dtype=float), table, inner_range(edges))
         where = np.searchsorted(edges, np.array(values, dtype=float), side="left")
         counts = np.zeros((blocks, len(edges) + 1), dtype=np.int64)
         for block in range(blocks):
@@ -208,8 +209,7 @@ def learn(columns: dict[str, Counted], sensitivity: Sensitivity = "normal") -> d
         distribution = max(level.floor, level.margin * worst, prediction_limit(scores[name], alpha))
         share, gaps = _missing(column)
         gap = gaps[-2] if len(gaps) >= TRIM_FROM else gaps[-1]
-        with_value = np.maximum(column.rows - column.missing, 1)
-        novel = float(np.max(column.novel / with_value)) if column.novel is not None else 0.0
+        novel = float(np.max(column.novel)) if column.novel is not None else 0.0
         floor = NOVEL_NUMBERS if column.ordered else NOVEL_CATEGORIES
         learnt[name] = Learnt(
             ordered=column.ordered,
@@ -276,17 +276,20 @@ def _array(values: Any) -> Array:
     return np.asarray(values, dtype=np.int64)
 
 
-def _novel_inside(values: Array, table: Array) -> Array:
-    """Return the rows of each block whose value no other block has, though others have smaller and larger ones."""
+def inner_range(edges: Any) -> tuple[float, float]:
+    """Return the numbers between which the reference is dense: its 1% and 99% quantiles, or all where it has few."""
+    if len(edges) == 0:
+        return 0.0, 0.0
+    return (float(edges[1]), float(edges[-2])) if len(edges) > 4 else (float(edges[0]), float(edges[-1]))
+
+
+def _novel_inside(values: Array, table: Array, inner: tuple[float, float]) -> Array:
+    """Return the share of each block's numbers inside the range whose value no other block has."""
     import numpy as np
 
-    novel = np.zeros(len(table), dtype=np.int64)
-    for block, own in enumerate(table):
-        others = values[(table.sum(0) - own) > 0]
-        if len(others):
-            inside = (values > others.min()) & (values < others.max()) & ~np.isin(values, others)
-            novel[block] = own[inside].sum()
-    return novel
+    inside = (values >= inner[0]) & (values <= inner[1])
+    alone = (table == table.sum(0)) & inside
+    return np.asarray((table * alone).sum(1) / np.maximum((table * inside).sum(1), 1))
 
 
 def _block_scores(column: Counted) -> Array:
@@ -354,11 +357,12 @@ def _in_bins(learnt: Learnt, tally: Tally | Binned) -> tuple[Array, float | None
         return counts, 1.0
     new = {value: each.sum() for value, each in tally.values.items() if _sign(learnt, value) not in known}
     if learnt.ordered:
-        # A number beyond all others is a season, or an outlier; one between them that was never seen is another unit.
-        low, high = min(known, default=0.0), max(known, default=0.0)
-        new = {value: rows for value, rows in new.items() if low < value < high}
-        inside = int(counts[1:-1].sum())
-        return counts, sum(new.values()) / inside if inside >= MIN_ROWS // 4 else 0.0
+        # A number beyond the others is a season, or an outlier; one among them that was never seen is another unit.
+        low, high = inner_range(learnt.edges or [])
+        inside = sum(each.sum() for value, each in tally.values.items() if low <= value <= high)
+        enough = max(MIN_ROWS // 4, 0.02 * int(counts.sum()))
+        found = sum(rows for value, rows in new.items() if low <= value <= high)
+        return counts, float(found / inside) if inside >= enough else 0.0
     return counts, sum(new.values()) / max(int(counts.sum()), 1)
 
 
