@@ -102,8 +102,8 @@ with DAG(
             task_id="predictions",
             current=predict.output,
             reference={"history": 3},
-            columns={"probability": {"test": "psi", "threshold": 0.25}},
-            predictions="probability",
+            columns={"prediction_probability": {"test": "psi", "threshold": 0.25}},
+            predictions="prediction_probability",
             subject=NAME + "-predictions",
             window=WINDOW,
         )

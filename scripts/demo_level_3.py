@@ -82,7 +82,9 @@ def _figure(point: dict[str, Any] | None, name: str, form: str) -> str:
 
 def check(told: Story) -> list[str]:
     """Return what is not as it must be."""
-    wrong = [f"{run.title}: {run.state}" for run in told.runs if run.state != "success"]
+    wrong = [
+        f"{run.title}: {task} {state}" for run in told.runs for task, state in run.tasks.items() if state != "success"
+    ]
     verdicts = {key: point["severity"] for key, point in told.series["performance"].items()}
     expected = {"2013-04": "error", **{f"2013-{month:02d}": "ok" for month in range(FIRST + 1, AFTER - 1)}}
     if verdicts != expected:
