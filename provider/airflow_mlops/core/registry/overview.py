@@ -86,7 +86,11 @@ def figures(
     if not points:
         known = series.subjects(context.store)
         what = f" of {kind!r}" if kind else ""
-        raise NotFoundError(f"{name!r} has no history{what} in {context.store.uri}{did_you_mean(name, known)}")
+        near = "" if name in known else did_you_mean(name, known)
+        if kind and name in known:
+            kinds = sorted({point.series for point in series.read(context.store, name)})
+            near = f"; it has one of {', '.join(kinds)}"
+        raise NotFoundError(f"{name!r} has no history{what} in {context.store.uri}{near}")
     if metric is not None and not any(metric in point.figures for point in points):
         names = sorted({one for point in points for one in point.figures})
         listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
