@@ -104,7 +104,7 @@ def test_a_python_model_and_a_booster_are_scored_too(
     assert rows_of(context, result)["prediction_key"].tolist() == [str(n) for n in range(len(frame))]
     client(context, "the test")
     booster = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(frame[FEATURES], frame["late"])
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id="0"):
         info = mlflow.lightgbm.log_model(booster, name="model", pip_requirements=["lightgbm"])
     result = batch_predict(
         context, model=f"models:/{info.model_id}", dataset=save(frame[FEATURES]), log_name="boosted", trust="unverified"
