@@ -23,6 +23,8 @@ class Drift:
     :param rows: of the reference and of the current data.
     :param target: column of the target, which is no feature.
     :param predictions: columns of what the model said: their drift is an error by itself.
+    :param learnt: whether thresholds are the reference's own, which allow for the number of columns: then one column
+        that drifts is worth a word.
     :param learning: why there is nothing to compare with yet: then the data passes.
     :param importance: how much each column matters to the model; what matters most is told first.
     """
@@ -35,6 +37,7 @@ class Drift:
     rows: tuple[int, int]
     target: str | None = None
     predictions: tuple[str, ...] = ()
+    learnt: bool = False
     segments: list[Segment] = field(default_factory=list)
     learning: str | None = None
     importance: dict[str, float] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class Drift:
         if any(one.drifted for one in self.segments):
             return "warning"
         if self.dataset_drifted or not self.compared or any(one.severity == "warning" for one in self.findings):
+            return "warning"
+        if self.learnt and self.drifted:
             return "warning"
         return "ok"
 

@@ -109,6 +109,7 @@ def detect_drift(
         rows=(found.rows[0], found.rows[1]),
         target=str(now.ref.roles.get("target") or "") or None,
         predictions=foretold,
+        learnt=learning is not None,
         segments=_segments(context, now, references, found, check_by(by), options, drift_share),
         learning=" ".join(one.learning for one in references if one.learning) if not found.judged else None,
         importance=next((one.importance for one in references if one.importance), {}),

@@ -70,6 +70,13 @@ def test_a_week_like_others_is_quiet_where_a_textbook_threshold_is_not(context: 
     assert set(price["learnt"]["scores"]) == {"distribution", "missing", "novel"}
 
 
+def test_one_column_that_moved_is_a_warning(context: StepContext, reference: str) -> None:
+    week = orders(np.random.default_rng(7), 1, "2024-05-06")
+    report, details = watch(context, reference, week.assign(price=week["price"] * 40), thresholds="learn")
+    assert report["metrics"]["drifted_columns"] == 1
+    assert (report["severity"], details["findings"]) == ("warning", [])
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
