@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_mlops.core.drift.choice import DriftTest, drift_test
@@ -163,3 +163,9 @@ def _planned(name: str, was: Any, now: Any, options: dict[str, Any], test: Drift
 
 def _zoned(one: Any) -> bool:
     return getattr(one, "tz", None) is not None
+
+
+def with_threshold(column: Column, thresholds: dict[str, float] | float | None) -> Column:
+    """Return a column with its threshold; one of its own wins."""
+    wanted = thresholds.get(column.name) if isinstance(thresholds, dict) else thresholds
+    return column if column.threshold is not None or wanted is None else replace(column, threshold=wanted)

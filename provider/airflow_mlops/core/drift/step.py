@@ -9,7 +9,7 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.data.dataset import resolve
 from airflow_mlops.core.drift import learnt, past
 from airflow_mlops.core.drift.choice import DriftTest, drift_test
-from airflow_mlops.core.drift.columns import Column, check_columns, check_threshold, plan
+from airflow_mlops.core.drift.columns import Column, check_columns, check_threshold, plan, with_threshold
 from airflow_mlops.core.drift.combine import combined, combined_findings
 from airflow_mlops.core.drift.compare import Side, Verdict, compare
 from airflow_mlops.core.drift.findings import Finding, find
@@ -395,9 +395,3 @@ def check_thresholds(thresholds: Any, names: list[str]) -> dict[str, float] | fl
         raise SpecError(f"thresholds is 'evidently', 'learn', a number, or {{column: number}}, got {thresholds!r}")
     check_threshold(thresholds, "thresholds")
     return float(thresholds)
-
-
-def with_threshold(column: Column, thresholds: dict[str, float] | float | None) -> Column:
-    """Return a column with its threshold; one of its own wins."""
-    wanted = thresholds.get(column.name) if isinstance(thresholds, dict) else thresholds
-    return column if column.threshold is not None or wanted is None else dataclasses.replace(column, threshold=wanted)
