@@ -105,7 +105,7 @@ def batches(
 
     with open_input(path) as raw:
         if not is_s3(path):
-            with pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 20, read_dictionary=list(dictionaries)) as file:
+            with pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 18, read_dictionary=list(dictionaries)) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=schema.names, use_threads=True):
                     yield normal_batch(batch, _with_dictionaries(schema, batch, dictionaries))
             return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from airflow_mlops.core.drift.vectors import mask, vector
 from airflow_mlops.core.errors import SpecError
 
 if TYPE_CHECKING:
@@ -184,9 +185,9 @@ def plain_values(column: pyarrow.Array, ordered: bool) -> tuple[Any, Array]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
+    there = mask(pc.is_valid(column))
     if not ordered:
-        valid = np.asarray(pc.is_valid(column))
-        return column.drop_null(), valid
+        return column.drop_null(), there
     try:
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
@@ -196,13 +197,12 @@ def plain_values(column: pyarrow.Array, ordered: bool) -> tuple[Any, Array]:
             column = column.cast(pa.int64())
         if pa.types.is_timestamp(column.type):
             unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-            values = column.cast(pa.int64()).to_numpy(zero_copy_only=False).astype(float) / unit
-            values[np.asarray(pc.is_null(column))] = np.nan
+            values = vector(column.cast(pa.int64())) / unit
         else:
-            values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            values = vector(column.cast(pa.float64(), safe=False))
     except pa.ArrowException as error:
         raise SpecError(f"a column of type {kind} has no values that can be counted as numbers") from error
-    there = np.isfinite(values)
+    there = there & np.isfinite(values)
     return values[there], there
 
 
@@ -214,4 +214,4 @@ def _unique(values: Any, ordered: bool) -> tuple[Any, Array]:
         unique, code = np.unique(values, return_inverse=True)
         return unique.tolist(), code
     encoded = values.dictionary_encode()
-    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
+    return encoded.dictionary.to_pylist(), vector(encoded.indices).astype(np.int64)

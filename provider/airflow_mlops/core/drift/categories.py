@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from airflow_mlops.core.drift.vectors import vector
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -41,7 +43,7 @@ class CategorySummary:
             return
         if pa.types.is_dictionary(array.type):
             codes = array.indices.drop_null() if array.indices.null_count else array.indices
-            found = np.bincount(codes.to_numpy(), minlength=len(array.dictionary))
+            found = np.bincount(vector(codes), minlength=len(array.dictionary))
             if self._dictionary is not None and _same(self._dictionary, array.dictionary):
                 self._codes += found
                 return
@@ -49,7 +51,7 @@ class CategorySummary:
             self._dictionary, self._codes = array.dictionary, found
             return
         counted = array.drop_null().value_counts()
-        self._take(counted.field("values"), counted.field("counts").to_numpy())
+        self._take(counted.field("values"), vector(counted.field("counts")))
 
     def _flush(self) -> None:
         """Put the counts by codes into the counts by category."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_mlops.core.drift.grid import Grid, grid_for
+from airflow_mlops.core.drift.vectors import vector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -297,13 +298,14 @@ def as_floats(array: Any) -> Array:
 
     kind, types = array.type, pa.types
     if types.is_decimal(kind) or types.is_boolean(kind) or types.is_float16(kind):
-        return np.asarray(array.cast(pa.uint8() if types.is_boolean(kind) else _wide(kind)), dtype=np.float64)
+        array = array.cast(pa.uint8() if types.is_boolean(kind) else _wide(kind))
+        return np.asarray(vector(array), dtype=np.float64)
     if types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind):
-        whole = array.view(pa.int64() if kind.bit_width == 64 else pa.int32()).to_numpy(zero_copy_only=False)
+        whole = vector(array.view(pa.int64() if kind.bit_width == 64 else pa.int32()))
         return np.asarray(whole / {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit])
     if types.is_date(kind):
         array = array.cast(pa.date32()).view(pa.int32())
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.asarray(vector(array), dtype=np.float64)
 
 
 def _wide(kind: Any) -> Any:

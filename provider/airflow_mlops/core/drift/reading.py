@@ -76,7 +76,7 @@ class Opened:
         assert self._key is not None
         with (
             self._store.open_input(self._key) as file,
-            pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, read_dictionary=dictionaries) as parquet,
+            pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 18, read_dictionary=dictionaries) as parquet,
         ):
             yield from parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=True)
 

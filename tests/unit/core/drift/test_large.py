@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +142,35 @@ def test_far_from_the_threshold_nothing_is_read_again(sides: Any, monkeypatch: p
     assert verdict.settled
     assert 0 < verdict.bound < 0.005
     assert abs(verdict.score - 1) < 0.02
+
+
+WITHOUT_PANDAS = """
+import json, sys
+from airflow_mlops.core.drift.step import detect_drift
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.store import LocalStore
+context = StepContext(store=LocalStore("store"))
+more = json.loads(sys.argv[1])
+found = detect_drift(context, current="one.parquet", reference="one.parquet", columns=list("xihcdbmt"), **more)
+print(found["metrics"]["compared_columns"], found["metrics"]["drifted_columns"], "pandas" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("more", [{"roles": {"time": "t"}}, {"thresholds": "learn"}])
+def test_pandas_is_not_imported(tmp_path: Path, more: dict[str, Any]) -> None:
+    """It costs a second and 50 MB, and Arrow's own ``to_numpy`` imports it."""
+    n = 2000
+    columns = {
+        "x": [None, 1.5] * (n // 2),
+        "i": pa.array([i % 200 for i in range(n)], pa.uint8()),
+        "h": pa.array([float(i % 7) for i in range(n)], pa.float32()).cast(pa.float16()),
+        "c": ["a", None] * (n // 2),
+        "d": pa.array([i % 9 for i in range(n)], pa.int32()).cast(pa.date32()),
+        "b": [True, None] * (n // 2),
+        "m": pa.array(range(n)).cast(pa.decimal128(30, 2)),
+        "t": pa.array(range(n)).cast(pa.timestamp("ms", tz="UTC")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "one.parquet")
+    command = [sys.executable, "-c", WITHOUT_PANDAS, json.dumps(more)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["8", "0", "False"], done.stderr
