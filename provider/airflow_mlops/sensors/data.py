@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
-
 from airflow_mlops.core import s3
 from airflow_mlops.core.data import arrivals
 from airflow_mlops.core.data.arrivals import Watermark
 from airflow_mlops.core.data.places import is_s3
-from airflow_mlops.core.errors import MlopsError, SpecError
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import parse_duration
-from airflow_mlops.exceptions import raise_error_of, translate
 from airflow_mlops.operators.paths import resolve_path
+from airflow_mlops.sensors.base import LookingSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 log = logging.getLogger("airflow_mlops.task")
 
 
-class NewDataSensor(BaseSensorOperator):
+class NewDataSensor(LookingSensor):
     """Wait until new files have come to a path, folder, glob or ``s3://`` URI, and have come whole.
 
     Returns what came: ``id`` (of all the files that are there now; the same whenever the same files are seen),
@@ -46,8 +44,8 @@ class NewDataSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, not in a worker; default ``[operators] default_deferrable``.
     """
 
+    finds = "arrival"
     template_fields: Sequence[str] = ("source", "since", "settle", "aws_conn_id")
-    ui_color = "#e8f1fa"
 
     def __init__(
         self,
@@ -57,7 +55,6 @@ class NewDataSensor(BaseSensorOperator):
         settle: str = "60s",
         min_files: int = 1,
         aws_conn_id: str | None = None,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,47 +70,9 @@ class NewDataSensor(BaseSensorOperator):
         self.settle = settle
         self.min_files = min_files
         self.aws_conn_id = aws_conn_id
-        self.deferrable = deferrable
 
-    def execute(self, context: Context) -> Any:
-        """Look once and defer, or look until something came."""
-        if not self.deferrable:
-            return super().execute(context)
-        from airflow_mlops.triggers.data import NewDataSensorTrigger
-
-        try:
-            found = self._look(context, wait=False)
-        except MlopsError as error:
-            raise translate(error) from error
-        if not found:
-            self.defer(
-                trigger=NewDataSensorTrigger(
-                    source=resolve_path(context, self.source),
-                    since=self.since,
-                    settle=self.settle,
-                    min_files=self.min_files,
-                    poll_interval=self.poke_interval,
-                    aws_conn_id=self.aws_conn_id,
-                ),
-                method_name="execute_complete",
-                timeout=dt.timedelta(seconds=self.timeout),
-            )
-        return found
-
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return what the trigger found, or raise what it met."""
-        raise_error_of(event)
-        return _told(event["arrival"])
-
-    def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look twice, as far apart as it takes a file to settle."""
-        try:
-            found = self._look(context, wait=True)
-        except MlopsError as error:
-            raise translate(error) from error
-        return PokeReturnValue(is_done=True, xcom_value=found) if found else False
-
-    def _look(self, context: Context, *, wait: bool) -> dict[str, Any] | None:
+    def look(self, context: Context) -> dict[str, Any] | None:
+        """Look once; in a worker again after the time that it takes a file to settle."""
         source = resolve_path(context, self.source)
         patterns, since, settle = arrivals.patterns_of(source), Watermark.of(self.since), parse_duration(self.settle)
         access = None
@@ -124,15 +83,26 @@ class NewDataSensor(BaseSensorOperator):
         with s3.using(access):
             files = arrivals.files_of(patterns)
             if len(arrivals.old(files, settle)) < len(files):
-                if not wait:
+                if self.deferrable:
                     return None
                 time.sleep(settle.total_seconds())
                 files = arrivals.settled(files, arrivals.files_of(patterns))
         log.info("%s: %s files have settled", source, len(files))
-        found = arrivals.arrival(source, files, since, min_files=self.min_files)
-        return _told(found) if found else None
+        return arrivals.arrival(source, files, since, min_files=self.min_files)
 
+    def trigger(self, context: Context) -> BaseTrigger:
+        """Return the trigger that looks from now on."""
+        from airflow_mlops.triggers.data import NewDataSensorTrigger
 
-def _told(found: dict[str, Any]) -> dict[str, Any]:
-    log.info("%s new files of %s, %s bytes", found["new"]["files"], found["files"], found["new"]["bytes"])
-    return found
+        return NewDataSensorTrigger(
+            source=resolve_path(context, self.source),
+            since=self.since,
+            settle=self.settle,
+            min_files=self.min_files,
+            poll_interval=self.poke_interval,
+            aws_conn_id=self.aws_conn_id,
+        )
+
+    def tell(self, found: dict[str, Any]) -> None:
+        """Log what was found."""
+        log.info("%s new files of %s, %s bytes", found["new"]["files"], found["files"], found["new"]["bytes"])

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
-
 from airflow_mlops.core.data.new_rows import Mark
-from airflow_mlops.core.errors import MlopsError
-from airflow_mlops.exceptions import raise_error_of, translate
+from airflow_mlops.sensors.base import LookingSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 log = logging.getLogger("airflow_mlops.task")
 
 
-class NewRowsSensor(BaseSensorOperator):
+class NewRowsSensor(LookingSensor):
     """Wait until a table, or a query, has rows that were not there before.
 
     Returns what came: ``id`` (the same whenever the same rows are seen), ``table``, ``column``, ``watermark`` (the
@@ -41,8 +38,8 @@ class NewRowsSensor(BaseSensorOperator):
     :raises ValueError: in the constructor, for both or none of ``table`` and ``sql``, or a ``min_rows`` below 1.
     """
 
+    finds = "arrival"
     template_fields: Sequence[str] = ("conn_id", "column", "table", "sql", "since", "overlap")
-    ui_color = "#e8f1fa"
 
     def __init__(
         self,
@@ -54,7 +51,6 @@ class NewRowsSensor(BaseSensorOperator):
         since: Any = None,
         overlap: str | float | None = None,
         min_rows: int = 1,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,46 +64,22 @@ class NewRowsSensor(BaseSensorOperator):
         self.since = since
         self.overlap = overlap
         self.min_rows = min_rows
-        self.deferrable = deferrable
 
-    def execute(self, context: Context) -> Any:
-        """Look once and defer, or look until there are enough."""
-        if not self.deferrable:
-            return super().execute(context)
-        from airflow_mlops.triggers.rows import ARGUMENTS, NewRowsSensorTrigger
-
-        found = self._look()
-        if not found:
-            given = {name: getattr(self, name) for name in (*ARGUMENTS, "since") if name != "poll_interval"}
-            self.defer(
-                trigger=NewRowsSensorTrigger(**given, poll_interval=self.poke_interval),
-                method_name="execute_complete",
-                timeout=dt.timedelta(seconds=self.timeout),
-            )
-        return found
-
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return what the trigger found, or raise what it met."""
-        raise_error_of(event)
-        return _told(event["arrival"])
-
-    def poke(self, context: Context) -> PokeReturnValue | bool:
+    def look(self, context: Context) -> dict[str, Any] | None:
         """Look once."""
-        found = self._look()
-        return PokeReturnValue(is_done=True, xcom_value=found) if found else False
-
-    def _look(self) -> dict[str, Any] | None:
         from airflow_mlops.triggers.rows import Look
 
-        table = Look(self)
-        try:
-            since = Mark.of(self.since)
-            now, new = table.now(since)
-        except MlopsError as error:
-            raise translate(error) from error
-        return _told(table.arrival(since, now, new)) if new >= self.min_rows else None
+        table, since = Look(self), Mark.of(self.since)
+        now, new = table.now(since)
+        return table.arrival(since, now, new) if new >= self.min_rows else None
 
+    def trigger(self, context: Context) -> BaseTrigger:
+        """Return the trigger that looks from now on."""
+        from airflow_mlops.triggers.rows import ARGUMENTS, NewRowsSensorTrigger
 
-def _told(found: dict[str, Any]) -> dict[str, Any]:
-    log.info("%s new rows of %s, up to %s", found["new"]["rows"], found["table"] or "the query", found["column"])
-    return found
+        given = {name: getattr(self, name) for name in (*ARGUMENTS, "since") if name != "poll_interval"}
+        return NewRowsSensorTrigger(**given, poll_interval=self.poke_interval)
+
+    def tell(self, found: dict[str, Any]) -> None:
+        """Log what was found."""
+        log.info("%s new rows of %s, up to %s", found["new"]["rows"], found["table"] or "the query", found["column"])

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
-
-from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.core.serving.client import Wanted
-from airflow_mlops.exceptions import raise_error_of, translate
 from airflow_mlops.hooks.model_server import ModelServerHook
+from airflow_mlops.sensors.base import LookingSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
 log = logging.getLogger("airflow_mlops.task")
 
 
-class ModelServerSensor(BaseSensorOperator):
+class ModelServerSensor(LookingSensor):
     """Wait until a server's answers, through its gateway, are those of one model.
 
     Returns what serves: ``server``, ``model``, ``version``, ``digest``, ``deployment``. During a canary both models
@@ -35,6 +32,7 @@ class ModelServerSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer, not in a worker; default ``[operators] default_deferrable``.
     """
 
+    finds = "served"
     template_fields: Sequence[str] = ("server", "model", "server_conn_id")
     ui_color = "#e8f1fa"
 
@@ -45,7 +43,6 @@ class ModelServerSensor(BaseSensorOperator):
         model: Any,
         answers: int = 5,
         server_conn_id: str | None = None,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,48 +52,25 @@ class ModelServerSensor(BaseSensorOperator):
         self.model = model
         self.answers = answers
         self.server_conn_id = server_conn_id
-        self.deferrable = deferrable
 
-    def execute(self, context: Context) -> Any:
-        """Look once and defer, or look until the model serves."""
-        if not self.deferrable:
-            return super().execute(context)
+    def look(self, context: Context) -> dict[str, Any] | None:
+        """Ask the server."""
+        found, said = Wanted.of(self.model).served(self._address, self.server, self.answers)
+        log.info("%s: %s", self.server, said)
+        return found
+
+    def trigger(self, context: Context) -> BaseTrigger:
+        """Return the trigger that looks from now on."""
         from airflow_mlops.triggers.serving import ModelServerSensorTrigger
 
-        try:
-            address, found = self._look()
-        except MlopsError as error:
-            raise translate(error) from error
-        if not found:
-            self.defer(
-                trigger=ModelServerSensorTrigger(
-                    address=address,
-                    server=self.server,
-                    model=self.model,
-                    answers=self.answers,
-                    poll_interval=self.poke_interval,
-                ),
-                method_name="execute_complete",
-                timeout=dt.timedelta(seconds=self.timeout),
-            )
-        return found
+        return ModelServerSensorTrigger(
+            address=self._address,
+            server=self.server,
+            model=self.model,
+            answers=self.answers,
+            poll_interval=self.poke_interval,
+        )
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Return what the trigger found, or raise what it met."""
-        raise_error_of(event)
-        found: dict[str, Any] = event["served"]
-        return found
-
-    def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Ask the server."""
-        try:
-            _, found = self._look()
-        except MlopsError as error:
-            raise translate(error) from error
-        return PokeReturnValue(is_done=True, xcom_value=found) if found else False
-
-    def _look(self) -> tuple[str, dict[str, Any] | None]:
-        address = ModelServerHook(self.server_conn_id).address
-        found, said = Wanted.of(self.model).served(address, self.server, self.answers)
-        log.info("%s: %s", self.server, said)
-        return address, found
+    @property
+    def _address(self) -> str:
+        return ModelServerHook(self.server_conn_id).address
