@@ -264,6 +264,7 @@ class LedgerEntry(Thing):
     :param version: the version the alias points at afterwards; None where it was removed.
     :param evidence: ``[{"kind", "passed", "digest", "subject", "report_uri"}]`` that the change rests on.
     :param evidence_waived: whether somebody asked for the change without evidence.
+    :param clock: when it took place in the time of the data, where that is not ``at``: months that are replayed.
     :param archived: the versions of an archival, which has no alias and no version.
     """
 
@@ -279,6 +280,7 @@ class LedgerEntry(Thing):
     reason: str | None = None
     evidence: list[dict[str, Any]] = field(default_factory=list)
     evidence_waived: bool = False
+    clock: str | None = None
     archived: list[int] | None = None
     run: dict[str, Any] | None = None
     at: str = field(default_factory=utc_now)

@@ -45,10 +45,11 @@ class EvaluateModelOperator(GateOperator):
     :param columns: where the data calls columns otherwise: ``{name that the model uses: name in the data}``. Tests,
         roles and the target go by the model's names. (templated)
     :param tests: a list of dicts, each with a ``kind`` and, if wanted, ``name`` and ``severity`` (``error`` or
-        ``warning``): ``metric``, ``champion``, ``slices``, ``calibration``, ``fairness``, ``predictions``, ``overfit``,
-        ``leakage``, ``robustness``, ``invariance``, ``directional``, ``signature``, ``load``, ``contract``,
-        ``latency``, ``throughput``, ``memory``, ``size``, ``custom``; the page on model tests has their options.
-        Default: the signature, the load, and not worse than the champion where one is named. (templated)
+        ``warning``): ``metric``, ``champion``, ``anchor``, ``previous``, ``slices``, ``calibration``, ``fairness``,
+        ``predictions``, ``overfit``, ``leakage``, ``robustness``, ``invariance``, ``directional``, ``signature``,
+        ``load``, ``contract``, ``latency``, ``throughput``, ``memory``, ``size``, ``custom``; the page on model tests
+        has their options. Default: the signature, the load, and not worse than the champion where one is named.
+        (templated)
     :param champion: ``name@alias`` of the model to compare with. While there is no such model or alias, tests against
         it pass and say so. (templated)
     :param target: the target column; default: the dataset's target role, else the target that the model was trained
@@ -66,6 +67,9 @@ class EvaluateModelOperator(GateOperator):
     :param backtest: ``{"origins": 4, "horizon": "28d", "gap": "30d", "train": "180d"}``: how many origins, how long
         after each is judged (default: the last half of the period, divided), how long before it no row trains
         (default: the dataset's ``label_delay``), and how far back rows train (default: all). (templated)
+    :param clock: the present, ISO 8601: rows whose labels are not known by then (``label_delay`` of the roles) are left
+        out. Needed where months are replayed; default: the worker's clock for tests of the kind ``previous``, and no
+        such limit for others. (templated)
     :param fail_on: from which severity on the task fails: ``error``, ``warning`` or ``never``. (templated)
     :raises ValueError: in the constructor, unless one of ``model`` and ``predictions`` is given, for ``table`` or
         ``sql`` without ``conn_id``, and for a mistake in ``tests`` or ``predictions`` that can be seen before anything
@@ -75,7 +79,7 @@ class EvaluateModelOperator(GateOperator):
     step = "evaluate_model"
     step_arguments = (
         *("model", "predictions", "dataset", "table", "sql", "conn_id", "parameters", "columns"),
-        *("tests", "champion", "target", "roles", "trust", "subject", "show_values", "on", "backtest"),
+        *("tests", "champion", "target", "roles", "trust", "subject", "show_values", "on", "backtest", "clock"),
     )
     needs_mlflow = True
     operator_extra_links = (ReportLink(), MLflowRunLink())
@@ -113,6 +117,7 @@ class EvaluateModelOperator(GateOperator):
         show_values: bool = False,
         on: str = "held_out",
         backtest: dict[str, Any] | None = None,
+        clock: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -129,8 +134,8 @@ class EvaluateModelOperator(GateOperator):
                 specs = check_tests(tests, rendered=False)
             except SpecError as error:
                 raise ValueError(error.message) from None
-            if champion is None and any(spec["kind"] == "champion" for spec in specs):
-                raise ValueError("a test of kind 'champion' needs champion='name@alias'")
+            if champion is None and (asked := {spec["kind"] for spec in specs} & {"champion", "anchor"}):
+                raise ValueError(f"a test of kind {min(asked)!r} needs champion='name@alias'")
             if predictions is not None:
                 _checked(check_of_log, specs)
             if on == "backtest":
@@ -157,6 +162,7 @@ class EvaluateModelOperator(GateOperator):
         self.show_values = show_values
         self.on = on
         self.backtest = backtest
+        self.clock = clock
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments, with paths resolved."""

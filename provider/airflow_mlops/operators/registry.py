@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.links.model import MLflowRunLink, ModelCardLink, ModelVersionLink
 from airflow_mlops.operators.approval import ApproveModelOperator
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
@@ -78,7 +81,10 @@ class RegisterModelOperator(MlopsOperator):
     :param tags: tags of the version, beside the provider's own that begin with ``mlops.``. (templated)
     :param description: of the version. (templated)
     :param evidence: reports of gates, such as ``[test.output]``, kept with the version whatever they say. A promotion
-        of the version, also from the command line, rests on them. (templated)
+        of the version, also from the command line, rests on them, and a version whose reports did not pass is kept with
+        the reason: in its record, its card, its tag ``mlops.refused`` and ``airflow mlops history``. (templated)
+    :param reason: why there is this version, such as a decision's ``reason``: its tag ``mlops.reason``, and the reason
+        in the ledger where its promotion gives none. (templated)
     :param trust: of a model that nothing is on record of. ``"recorded"``: it becomes a version, and each gate still
         asks for trust. ``"unverified"``: it is put on record as it is now, and every gate takes it. ``"pickle"``: the
         same, and a ``.joblib`` or ``.pkl`` may be loaded, which runs whatever is in it. The ref's ``code``, the
@@ -92,7 +98,7 @@ class RegisterModelOperator(MlopsOperator):
 
     step = "register_model"
     step_arguments = (
-        *("model", "model_name", "tags", "description", "evidence"),
+        *("model", "model_name", "tags", "description", "evidence", "reason"),
         *("trust", "flavor", "trusted_types"),
     )
     needs_mlflow = True
@@ -109,6 +115,7 @@ class RegisterModelOperator(MlopsOperator):
         tags: dict[str, Any] | None = None,
         description: str | None = None,
         evidence: Any = None,
+        reason: str | None = None,
         trust: str = "recorded",
         flavor: str | None = None,
         trusted_types: list[str] | None = None,
@@ -122,6 +129,7 @@ class RegisterModelOperator(MlopsOperator):
         self.tags = tags
         self.description = description
         self.evidence = evidence
+        self.reason = reason
         self.trust = trust
         self.flavor = flavor
         self.trusted_types = trusted_types
@@ -139,6 +147,9 @@ class PromoteModelOperator(MlopsOperator):
     once one wins and the other fails with the reason. Killed at any instant and tried again, there is one entry. The
     task cleared after a later promotion or rollback fails with "superseded by entry n" and moves nothing.
 
+    Evidence that did not pass promotes nothing: the version keeps the reason, and the task fails, or with
+    ``fail_on="never"`` is skipped after it has returned ``{"kind": "refusal", "model", "version", "reason"}``.
+
     :param model: ref of a registered version, such as ``register.output``, or its URI (``models:/name/3``,
         ``name/3``); with ``to_name`` also a model that is only logged. (templated)
     :param alias: the alias to move. (templated)
@@ -149,32 +160,30 @@ class PromoteModelOperator(MlopsOperator):
     :param expected_champion: the version that the alias must have now; ``"none"``: it must not exist yet. Default
         ``"unset"``: the version that the evidence was measured against, else what stands when the task begins.
         (templated)
-    :param reason: why, for the ledger; default: the reason that the approver among the evidence gave. (templated)
+    :param reason: why, for the ledger; default: the reason that the approver among the evidence gave, else the one that
+        the version was registered with. (templated)
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run. (templated)
     :param reference: the dataset that drift is measured against while this version serves (``"name@alias"`` there);
         default: the data that it was trained on, where that is in the store. (templated)
     :param card: what the model card says beside what is on record: ``{"intended_use": "...", "limitations": ["..."]}``,
         also ``out_of_scope``, ``ethical_considerations``, ``contact``, or any other section. It is kept for the model's
         later versions. (templated)
+    :param clock: when this takes place in the time of the data, ISO 8601: the version's probation begins then. Needed
+        where months are replayed; default: now. (templated)
+    :param fail_on: ``error``: the task fails if the evidence did not pass; ``never``: a challenger that loses is no
+        failure of the DAG, and the task is skipped. (templated)
+    :raises ValueError: in the constructor, for another ``fail_on``.
     """
 
     step = "promote_model"
-    step_arguments = ("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by", "card", "reference")
+    step_arguments = (
+        *("model", "alias", "to_name", "evidence", "expected_champion", "reason", "by", "card", "reference"),
+        "clock",
+    )
     needs_mlflow = True
     operator_extra_links = (ModelVersionLink(), ModelCardLink())
 
-    template_fields: Sequence[str] = (
-        "model",
-        "alias",
-        "to_name",
-        "evidence",
-        "expected_champion",
-        "reason",
-        "by",
-        "card",
-        "reference",
-        *BACKEND_FIELDS,
-    )
+    template_fields: Sequence[str] = (*step_arguments, "fail_on", *BACKEND_FIELDS)
     template_fields_renderers = {"model": "json", "evidence": "json", "card": "json"}  # noqa: RUF012
 
     def __init__(
@@ -189,9 +198,15 @@ class PromoteModelOperator(MlopsOperator):
         by: str | None = None,
         card: dict[str, Any] | None = None,
         reference: Any = None,
+        clock: str | None = None,
+        fail_on: str = "error",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if fail_on not in ("error", "never") and "{" not in fail_on:
+            raise ValueError(f"fail_on must be 'error' or 'never', got {fail_on!r}")
+        self.clock = clock
+        self.fail_on = fail_on
         self.model = model
         self.alias = alias
         self.to_name = to_name
@@ -202,8 +217,16 @@ class PromoteModelOperator(MlopsOperator):
         self.card = card
         self.reference = reference
 
+    def arguments(self, context: Context) -> dict[str, Any]:
+        """Return the step's arguments, with what to do about evidence that did not pass."""
+        if self.fail_on not in ("error", "never"):
+            raise SpecError(f"fail_on must be 'error' or 'never', got {self.fail_on!r}")
+        return {**super().arguments(context), "refuse": "return" if self.fail_on == "never" else "raise"}
+
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""
+        if result["kind"] == "refusal":
+            skip(context, result, f"{result['model']} version {result['version']} is not promoted: {result['reason']}")
         self.log.info("%s", _sentence(result))
         return result
 
@@ -216,15 +239,23 @@ class RollbackModelOperator(MlopsOperator):
     instant and tried again, there is one entry and one step back. The task cleared after a later promotion or rollback
     fails with "superseded by entry n" and moves nothing.
 
+    With ``evidence`` it is the second half of a probation: it goes back only where a test of the kind ``previous`` has
+    shown that the version before is better, to that version, with the report in the ledger. Otherwise, also where
+    another release serves by now, the task returns ``{"kind": "no_rollback", "reason", ...}`` and is skipped.
+
     :param model_name: name in the registry. (templated)
     :param alias: the alias to move. (templated)
     :param to_version: a version that the alias had; default: the one before the present one. (templated)
-    :param reason: why, for the ledger. (templated)
+    :param reason: why, for the ledger; default: what the evidence shows. (templated)
     :param by: who, for the ledger; default: the user who triggered the run. (templated)
+    :param evidence: the report of an ``EvaluateModelOperator`` with a test of the kind ``previous``. (templated)
+    :param clock: when this takes place in the time of the data, ISO 8601; default: the evidence's, else now.
+        (templated)
+    :raises ValueError: in the constructor, for ``evidence`` together with ``to_version``.
     """
 
     step = "rollback_model"
-    step_arguments = ("model_name", "alias", "to_version", "reason", "by")
+    step_arguments = ("model_name", "alias", "to_version", "reason", "by", "evidence", "clock")
     needs_mlflow = True
     operator_extra_links = (ModelVersionLink(),)
 
@@ -238,17 +269,25 @@ class RollbackModelOperator(MlopsOperator):
         to_version: int | str | None = None,
         reason: str | None = None,
         by: str | None = None,
+        evidence: Any = None,
+        clock: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if evidence is not None and to_version is not None:
+            raise ValueError("give either evidence, which says which version is better, or to_version")
         self.model_name = model_name
         self.alias = alias
         self.to_version = to_version
         self.reason = reason
         self.by = by
+        self.evidence = evidence
+        self.clock = clock
 
     def conclude(self, context: Context, result: dict[str, Any]) -> Any:
         """Return the ledger entry, and say in the log what took place."""
+        if result["kind"] == "no_rollback":
+            skip(context, result, f"{result['model']}@{result['alias']} stays: {result['reason']}")
         self.log.info("%s", _sentence(result))
         return result
 
@@ -305,6 +344,15 @@ class ArchiveModelsOperator(MlopsOperator):
         what = "would be archived" if result["dry_run"] else "archived"
         self.log.info("%s: %d versions %s: %s", result["model"], len(result["versions"]), what, result["versions"])
         return result
+
+
+def skip(context: Context, result: dict[str, Any], why: str) -> None:
+    """Push what was found, and have Airflow skip the task and what follows from it.
+
+    :raises AirflowSkipException: always.
+    """
+    context["ti"].xcom_push(key="return_value", value=result)
+    raise AirflowSkipException(why)
 
 
 def _sentence(entry: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.evaluation.loading import ModelCopy, features, said
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas
 
+    from airflow_mlops.core.evaluation.probation import Release
     from airflow_mlops.core.steps import StepContext
     from airflow_mlops.core.vocabulary import DatasetRef
 
@@ -48,10 +49,13 @@ class Judged:
 
 @dataclass
 class Champion:
-    """The model that serves now, as far as it could be read.
+    """A version that the model is compared with: the one that serves now, or another of its alias.
 
     :param alias: what was asked for: ``name@alias``.
-    :param judged: the champion's predictions on the rows that neither model has seen; None if there is none, it could
+    :param role: ``champion``, ``anchor`` or ``previous``.
+    :param why: why it is the anchor.
+    :param settled: why nothing has to be compared, one sentence; the test then passes.
+    :param judged: its predictions on the rows that neither model has seen; None if there is none, it could
         not be loaded, or it is the same model.
     :param rows: those rows, with what was left out.
     :param problem: why it cannot be compared, though there is one.
@@ -60,6 +64,9 @@ class Champion:
 
     alias: str
     ref: Any = None
+    role: Literal["champion", "anchor", "previous"] = "champion"
+    why: str | None = None
+    settled: str | None = None
     rows: Rows | None = None
     judged: Judged | None = None
     same: bool = False
@@ -69,8 +76,17 @@ class Champion:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a champion at all."""
+        """Whether there is one at all."""
         return self.ref is not None
+
+    @property
+    def who(self) -> str:
+        """What it is called in a sentence."""
+        if self.role == "previous":
+            return f"version {self.ref.version}, which served before it,"
+        if self.role == "anchor":
+            return f"the anchor of {self.alias} (version {self.ref.version}, {self.why})"
+        return f"the champion {self.alias} (version {self.ref.version})"
 
 
 @dataclass
@@ -82,6 +98,7 @@ class Evidence:
     :param weights: one a row, or None.
     :param rows: the rows that the model is judged on, with what was left out.
     :param scratch: a local folder for files.
+    :param release: of a version on probation: since when it serves.
     :param logged_metrics: those that the model's run has in MLflow.
     :param backtest: the origins at which the recipes were fitted anew; None: the models themselves are judged.
     """
@@ -98,6 +115,9 @@ class Evidence:
     not_features: list[str]
     total_rows: int = 0
     champion: Champion | None = None
+    #: Other versions that tests compare with, by the name of the test.
+    rivals: dict[str, Champion] = field(default_factory=dict)
+    release: Release | None = None
     show_values: bool = False
     specs: list[dict[str, Any]] = field(default_factory=list)
     infrastructure: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +129,11 @@ class Evidence:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     backtest: list[dict[str, Any]] | None = None
     _figures: dict[Any, tuple[float | None, str | None]] = field(default_factory=dict, repr=False)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are predictions to judge, or a reason why there are none."""
+        return self.challenger.predictions is not None or self.challenger.problem is not None
 
     @cached_property
     def moments(self) -> pandas.Series | None:

@@ -13,11 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_mlops.core.errors import SpecError
+from airflow_mlops.core.vocabulary import parse_duration
+
 SEVERITIES = ("error", "warning")
 #: Rows that a metric needs before it says anything.
 METRIC_ROWS = 20
 SLICE_ROWS = 100
 CHAMPION_ROWS = 100
+#: Times that a version on probation is compared with the one before it.
+LOOKS = 2
 #: How often a test may say by chance what is not so.
 ALPHA = 0.05
 #: ROC AUC or R² from which a feature alone is taken for the answer.
@@ -92,6 +97,13 @@ def _rows(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _duration(value: Any) -> bool:
+    try:
+        return parse_duration(value).total_seconds() > 0
+    except SpecError:
+        return False
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -119,6 +131,17 @@ CLUSTER = Option(_text, "'day' or a column")
 
 HERE = "airflow_mlops.core.evaluation"
 
+#: What a comparison with another version takes.
+AGAINST = {
+    "metric": METRIC,
+    "require": Option(_one_of("not_worse", "better"), "'not_worse' or 'better'", default="not_worse"),
+    "margin": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
+    "min_rows": Option(_rows, "a whole number from 1 on", default=CHAMPION_ROWS, number=True),
+    "alpha": LEVEL,
+    "cluster": CLUSTER,
+    "on_unclear": Option(_one_of("keep", "promote"), "'keep' or 'promote'", default="keep"),
+}
+
 KINDS: dict[str, Kind] = {
     "metric": Kind(
         run=f"{HERE}.quality:metric_test",
@@ -136,16 +159,27 @@ KINDS: dict[str, Kind] = {
     "champion": Kind(
         run=f"{HERE}.champion:champion_test",
         label="{metric} against the champion",
+        options=AGAINST,
+        of_backtest=True,
+    ),
+    "anchor": Kind(
+        run=f"{HERE}.champion:anchor_test",
+        label="{metric} against the anchor",
+        options=AGAINST,
+        of_backtest=True,
+    ),
+    "previous": Kind(
+        run=f"{HERE}.champion:previous_test",
+        label="{metric} against the version before",
         options={
             "metric": METRIC,
-            "require": Option(_one_of("not_worse", "better"), "'not_worse' or 'better'", default="not_worse"),
+            "probation": Option(_duration, "a duration like '60d'", default="60d"),
+            "looks": Option(_rows, "a whole number from 1 on", default=LOOKS, number=True),
             "margin": Option(_from_zero, "a number from 0 on", default=0.0, number=True),
             "min_rows": Option(_rows, "a whole number from 1 on", default=CHAMPION_ROWS, number=True),
             "alpha": LEVEL,
             "cluster": CLUSTER,
-            "on_unclear": Option(_one_of("keep", "promote"), "'keep' or 'promote'", default="keep"),
         },
-        of_backtest=True,
     ),
     "slices": Kind(
         run=f"{HERE}.slices:slices_test",

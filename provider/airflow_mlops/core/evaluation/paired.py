@@ -15,14 +15,16 @@ from airflow_mlops.core.vocabulary import role_columns
 if TYPE_CHECKING:
     import numpy as np
 
-    from airflow_mlops.core.evaluation.evidence import Evidence
+    from airflow_mlops.core.evaluation.evidence import Champion, Evidence
     from airflow_mlops.core.evaluation.parts import OfParts
 
     Array: TypeAlias = np.ndarray[Any, Any]
 
 
-def difference(evidence: Evidence, name: Any, *, alpha: float, cluster: str | None = None) -> Difference | str:
-    """Return how far the challenger is ahead of the champion on the rows that neither has seen, or why nobody can tell.
+def difference(
+    evidence: Evidence, rival: Champion, name: Any, *, alpha: float, cluster: str | None = None
+) -> Difference | str:
+    """Return how far the challenger is ahead of another on the rows that neither has seen, or why nobody can tell.
 
     :param name: the metric; both models have a value of it on these rows.
     :param alpha: the one-sided level.
@@ -32,10 +34,9 @@ def difference(evidence: Evidence, name: Any, *, alpha: float, cluster: str | No
     """
     import numpy as np
 
-    assert evidence.champion is not None
-    assert evidence.champion.judged is not None
-    rows = evidence.champion.judged.rows
-    mine, its = evidence.challenger.at(rows), evidence.champion.judged.at(rows)
+    assert rival.judged is not None
+    rows = rival.judged.rows
+    mine, its = evidence.challenger.at(rows), rival.judged.at(rows)
     assert mine is not None
     assert its is not None
     truth, wanted = evidence.truth(rows), metric(name)

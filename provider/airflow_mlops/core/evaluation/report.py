@@ -27,7 +27,7 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
     failed = sorted((one for one in outcomes if not one.passed), key=lambda one: one.severity != "error")
     severity = failed[0].severity if failed else "ok"
     figures = {metric(name).name: evidence.figure(evidence.challenger, name)[0] for name in names}
-    comparison = champions.table(evidence, names)
+    comparison = champions.table(evidence, evidence.champion, names)
     metrics: dict[str, Any] = dict(figures)
     metrics |= {f"champion_{row['metric']}": row["champion"] for row in comparison}
     if comparison and evidence.champion and evidence.champion.judged:
@@ -55,6 +55,8 @@ def build(evidence: Evidence, outcomes: list[Outcome], names: list[Any]) -> tupl
         "model": _model(evidence),
         "dataset": _dataset(evidence),
         "champion": _champion(evidence.champion, comparison),
+        "rivals": _rivals(evidence, names),
+        "probation": evidence.release.to_dict() if evidence.release else None,
         "slices": evidence.slices,
         "calibration": evidence.calibration,
         "fairness": evidence.fairness,
@@ -76,6 +78,8 @@ def _summary(
     comparison: list[dict[str, Any]],
 ) -> str:
     rows = f"{len(evidence.challenger.rows):,} rows"
+    if outcomes and evidence.release is not None and not failed and len(evidence.specs) == 1:
+        return outcomes[-1].message + "."
     if evidence.backtest is not None:
         rows += f" of a backtest with {len(evidence.backtest)} refits"
     if failed:
@@ -148,6 +152,23 @@ def _champion(champion: Champion | None, comparison: list[dict[str, Any]]) -> di
     }
 
 
+def _rivals(evidence: Evidence, names: list[Any]) -> list[dict[str, Any]]:
+    """Return the other versions that were compared with, each once, with the tests that did."""
+    tests: dict[int, list[str]] = {}
+    for name, rival in evidence.rivals.items():
+        tests.setdefault(id(rival), []).append(name)
+    return [
+        {
+            **(_champion(rival, champions.table(evidence, rival, names)) or {}),
+            "role": rival.role,
+            "why": rival.why,
+            "settled": rival.settled,
+            "tests": tests[key],
+        }
+        for key, rival in {id(one): one for one in evidence.rivals.values()}.items()
+    ]
+
+
 def _infrastructure(evidence: Evidence) -> dict[str, Any]:
     process = evidence.infrastructure.get("process")
     return {
@@ -218,9 +239,10 @@ def _caveats(evidence: Evidence) -> list[str]:
             f"The model was trained elsewhere and adopted with trust={origin['trust']!r} from "
             f"{origin.get('adopted_from')}: its files are those of that moment, and nobody here knows what made them.",
         )
-    champion = evidence.champion
-    if champion and champion.rows:
-        found += champion.rows.caveats
-    if champion and champion.verified is False:
-        found.append("The champion's files were not verified: nothing is on record of them.")
-    return found
+    for rival in {id(one): one for one in (evidence.champion, *evidence.rivals.values()) if one}.values():
+        if rival.rows:
+            found += rival.rows.caveats
+        if rival.verified is False:
+            called = champions.CALLED[rival.role].removeprefix("the ")
+            found.append(f"The {called}'s files were not verified: nothing is on record of them.")
+    return list(dict.fromkeys(found))

@@ -10,7 +10,7 @@ from airflow_mlops.core import models
 from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
 from airflow_mlops.core.evaluation import backtest as backtests
 from airflow_mlops.core.evaluation import champion as champions
-from airflow_mlops.core.evaluation import inputs, prediction_log
+from airflow_mlops.core.evaluation import inputs, prediction_log, probation, rivals
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge, take
 from airflow_mlops.core.evaluation.kinds import KINDS
 from airflow_mlops.core.evaluation.loading import ModelCopy, NoModel, fetch
@@ -59,6 +59,7 @@ def evaluate_model(
     show_values: bool = False,
     on: str = "held_out",
     backtest: dict[str, Any] | None = None,
+    clock: str | None = None,
 ) -> dict[str, Any]:
     """Test a model on rows that it was not trained on, or a log of its predictions, and return the report.
 
@@ -84,6 +85,8 @@ def evaluate_model(
     :param on: ``held_out``: the models, on rows that neither has seen; ``backtest``: what their recipes make of past
         windows; see :mod:`airflow_mlops.core.evaluation.backtest`.
     :param backtest: ``{"origins", "horizon", "gap", "train"}``; see :func:`.backtest.check`.
+    :param clock: the present, ISO 8601: rows whose labels are not known by then are left out. Default: that of this
+        machine for tests of the kind ``previous``, and none for the others.
     :return: a report of kind ``model_test`` with ``on``, ``champion``, ``champion_version``, ``model_uri``,
         ``model_name`` and ``run_id``; these are None of a log.
     :raises IntegrityError: if the model's files are not those that were logged.
@@ -92,7 +95,7 @@ def evaluate_model(
     """
     require("pandas", "evaluate_model")
     require("sklearn", "evaluate_model")
-    specs = _specs(tests, champion)
+    specs = _specs(tests, champion, model)
     if trust not in ("recorded", "unverified"):
         raise SpecError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
     if (model in (None, "")) == (predictions in (None, "", {})):
@@ -112,23 +115,26 @@ def evaluate_model(
             ref = models.resolve(context, model)
             context.log.info("evaluating %s", ref.uri)
             data, frame, wanted = _rows_of(context, ref, source, given)
-            rival = champions.find(context, champion)
+            rival = rivals.champion(context, champion)
             copy = fetch(context, ref, scratch / "model", trust)
-            evidence = _evidence(context, copy, data, frame, wanted, scratch, seen=options is not None)
-            evidence.champion = rival
+            times = probation.times(context, copy.ref, specs or [], champion or str(model), clock, data.roles)
+            evidence = _evidence(context, copy, data, frame, wanted, scratch, seen=options is not None, times=times)
+            evidence.champion, evidence.release = rival, times.release
+            evidence.rivals = rivals.others(context, specs or [], champion, times.release)
             evidence.hyperparameters, evidence.logged_metrics = _logged(context, ref)
             check_slices([str(column) for column in evidence.frame.columns], specs or [])
             if options is not None:
                 _backtest(evidence, options, trust, scratch)
-            else:
+            elif evidence.rows.count and not times.settled:
                 truth = evidence.truth(evidence.challenger.rows)
                 judge(evidence.frame, truth, evidence.challenger, evidence.not_features)
-                champions.compare(evidence, trust, scratch / "champion")
+                champions.compare(evidence, rival, trust, scratch / "champion")
+                rivals.each(evidence, lambda one, where: champions.compare(evidence, one, trust, where), scratch)
         crash_point("evaluate.predicted")
         evidence.show_values = show_values
         evidence.specs = specs if specs is not None else _default_tests(evidence)
         outcomes = _run(evidence)
-        report, details = build(evidence, outcomes, _metric_names(evidence))
+        report, details = build(evidence, outcomes, _metric_names(evidence) if evidence.judged else [])
     tested = evidence.challenger.copy.ref
     return {
         **publish(
@@ -143,25 +149,33 @@ def evaluate_model(
                 identity(evidence.specs),
                 champion,
                 *([options] if options else []),
+                *([evidence.release.to_dict()] if evidence.release else []),
             ],
             title=f"Model test: {name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
         ),
         "on": on,
         "champion": rival.alias if rival else None,
         "champion_version": rival.ref.version if rival and rival.exists else None,
+        **({"probation": evidence.release.to_dict()} if evidence.release else {}),
         "model_uri": ref.uri if ref else None,
         "model_name": ref.name if ref else None,
         "run_id": ref.run_id if ref else None,
     }
 
 
-def _specs(tests: Any, champion: str | None) -> list[dict[str, Any]] | None:
+def _specs(tests: Any, champion: str | None, model: Any) -> list[dict[str, Any]] | None:
     if tests is None or tests == "":
         return None
     specs = check_tests(tests)
-    compared = [spec["name"] for spec in specs if spec["kind"] == "champion"]
+    compared = [spec["name"] for spec in specs if spec["kind"] in ("champion", "anchor")]
     if compared and not champion:
         raise SpecError(f"the test {compared[0]!r} needs a champion: pass champion='name@alias'")
+    served = [spec["name"] for spec in specs if spec["kind"] == "previous"]
+    if served and not champion and not (isinstance(model, str) and "@" in model):
+        raise SpecError(
+            f"the test {served[0]!r} judges what an alias serves: pass model='models:/name@alias', or "
+            "champion='name@alias'"
+        )
     for spec in specs:
         # Before anything is downloaded: a name that cannot be imported is a mistake of the spec.
         if spec["kind"] == "custom":
@@ -203,7 +217,8 @@ def _backtest(evidence: Evidence, options: dict[str, Any], trust: models.Trust, 
     )
     if evidence.challenger.problem:
         raise SpecError(f"the model cannot be refitted: {evidence.challenger.problem}")
-    champions.backtest(evidence, trust, parts, scratch / "champion")
+    champions.backtest(evidence, evidence.champion, trust, parts, scratch / "champion")
+    rivals.each(evidence, lambda one, where: champions.backtest(evidence, one, trust, parts, where), scratch)
 
 
 def _rows_of(
@@ -253,10 +268,12 @@ def _evidence(
     target: str,
     scratch: Path,
     seen: bool = False,
+    times: probation.Times | None = None,
 ) -> Evidence:
     """Choose the rows that the model is judged on.
 
     :param seen: leave no row out because the model was trained on it.
+    :param times: which rows count by their time.
 
     :raises EmptyDataError: if none is left.
     """
@@ -271,9 +288,11 @@ def _evidence(
     rows = Rows(kept=frame[target].notna().to_numpy())
     if len(frame) < total:
         rows.left_out.append({"why": f"without a value of the target {target}", "rows": total - len(frame)})
+    if times is not None:
+        times.leave_out(rows, frame, data.roles)
     if not seen and not isinstance(copy, NoModel):
         leave_out_seen(rows, context.store, copy.ref, frame, data.roles, "the model")
-    if not rows.count:
+    if not rows.count and not (times and times.only):
         why = "; ".join(f"{entry['rows']:,} {entry['why']}" for entry in rows.left_out)
         raise EmptyDataError(
             f"no row of the dataset {data.name!r} is left to test the model on ({why}); test it on rows that it has "
@@ -333,7 +352,7 @@ def _metric_names(evidence: Evidence) -> list[Any]:
 
 
 def _run(evidence: Evidence) -> list[Outcome]:
-    outcomes = sanity_test(evidence)
+    outcomes = sanity_test(evidence) if evidence.judged else []
     for spec in evidence.specs:
         run = load(KINDS[spec["kind"]].run, f"the kind {spec['kind']!r}")
         found = run(evidence, spec)

@@ -50,6 +50,7 @@ def facts(
                 "reports": [_report(proof.report) for proof in proofs],
                 "caveats": [text for details in tested for text in details.get("caveats") or []],
                 "metrics": [row for details in tested for row in metrics(details)],
+                "compared": [one for proof in proofs for one in proof.compared()],
                 "slices": [row for details in tested for row in _slices(details)],
                 "drift": [_drift(context, report) for report in drift],
                 "hyperparameters": differences(parameters(context, ref), parameters(context, champion)),
@@ -83,7 +84,9 @@ def metrics(details: dict[str, Any]) -> list[dict[str, Any]]:
     champion = details.get("champion") or {}
     specs = {spec.get("name"): spec.get("metric") for spec in details.get("specs") or []}
     sure = {
-        specs.get(test["name"]): test["comparison"] for test in details.get("tests") or [] if test.get("comparison")
+        specs.get(test["name"]): test["comparison"]
+        for test in details.get("tests") or []
+        if test.get("comparison") and test.get("kind", "champion") == "champion"
     }
     compared = champion.get("comparison") or []
     if not compared:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Where a report's details list what it checked.
 CHECK_LISTS = ("tests", "expectations")
+#: What a ledger entry keeps of a comparison with another version.
+COMPARED = ("against", "version", "metric", "verdict", "ahead", "low", "high", "alpha")
 #: Kind of the report of a person's or a policy's decision.
 APPROVAL = "approval"
 
@@ -50,7 +52,18 @@ class Proof:
         if self.report["kind"] == APPROVAL:
             kept |= {key: self.details.get(key) for key in ("by", "at", "reason")}
             kept["shown"] = [one.get("digest") for one in self.details.get("request", {}).get("reports") or []]
-        return kept
+        compared = self.compared()
+        return {**kept, "compared": compared} if compared else kept
+
+    def compared(self) -> list[dict[str, Any]]:
+        """Return how the model did beside other versions: ``[{"against", "version", "metric", "verdict", ...}]``.
+
+        An approval has what its approver was shown.
+        """
+        if self.report["kind"] == APPROVAL:
+            return list(self.details.get("request", {}).get("compared") or [])
+        sure = (test.get("comparison") for test in self.details.get("tests") or [])
+        return [{key: one.get(key) for key in COMPARED} for one in sure if one and one.get("version") is not None]
 
     def champion_of(self, name: str, alias: str) -> Expected:
         """Return the version that the model was measured against, None if there was no champion yet.
@@ -134,12 +147,33 @@ def _check_subject(context: StepContext, report: dict[str, Any], ref: ModelRef) 
 
 
 def _checked_details(context: StepContext, report: dict[str, Any]) -> dict[str, Any]:
+    details = details_of(context, report)
+    failed = [
+        check
+        for name in CHECK_LISTS
+        for check in details.get(name) or []
+        if check.get("passed") is False and check.get("severity", "error") in ("error", "critical")
+    ]
+    if failed:
+        raise IntegrityError(
+            f"the {report['kind']} report says that it passed, but {len(failed)} of the checks in its details failed: "
+            "it was altered after the gate had written it. Run the gate again",
+            details_uri=report["details_uri"],
+        )
+    return details
+
+
+def details_of(context: StepContext, report: dict[str, Any]) -> dict[str, Any]:
+    """Return the details behind a report, which must be those that it was made with.
+
+    :raises IntegrityError: if they are not in the store, or are others.
+    """
     uri, kind = report.get("details_uri"), report["kind"]
     key = context.store.key_of(uri) if uri else None
     if key is None or not report.get("digest"):
         raise IntegrityError(
             f"the {kind} report cannot be verified: its details ({uri}) are not in the store {context.store.uri}. "
-            "Promote with the store that the gate wrote to",
+            "Use the store that the gate wrote to",
             details_uri=uri,
         )
     uses.keep(context.store, key)
@@ -150,19 +184,7 @@ def _checked_details(context: StepContext, report: dict[str, Any]) -> dict[str, 
     if digests.of_json(details) != report["digest"]:
         raise IntegrityError(
             f"the details of the {kind} report at {uri} are not those that it was made with: they were altered, or "
-            "the gate has run again since. Run the gate again, and promote with what it returns",
-            details_uri=uri,
-        )
-    failed = [
-        check
-        for name in CHECK_LISTS
-        for check in details.get(name) or []
-        if check.get("passed") is False and check.get("severity", "error") in ("error", "critical")
-    ]
-    if failed:
-        raise IntegrityError(
-            f"the {kind} report says that it passed, but {len(failed)} of the checks in its details failed: it was "
-            "altered after the gate had written it. Run the gate again",
+            "the gate has run again since. Run the gate again, and go on with what it returns",
             details_uri=uri,
         )
     return details

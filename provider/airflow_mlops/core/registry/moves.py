@@ -36,6 +36,7 @@ class Move:
     :param digest: digest of that version's files.
     :param expected: the version that the alias must have now; None: the alias must not exist.
     :param key: the task instance that asks; empty for an act of its own.
+    :param clock: when it takes place in the time of the data, ISO 8601; None: what the wall clock says.
     :param archived: of an archival, which has no alias: ``{"versions", "files", "keep_rollback"}``.
     """
 
@@ -50,6 +51,7 @@ class Move:
     evidence: list[dict[str, Any]] = field(default_factory=list)
     evidence_waived: bool = False
     run: dict[str, Any] | None = None
+    clock: str | None = None
     archived: dict[str, Any] | None = None
 
     @property
@@ -126,6 +128,7 @@ def _intent(move: Move, now: int | None) -> dict[str, Any]:
         "evidence": move.evidence,
         "evidence_waived": move.evidence_waived,
         "run": move.run,
+        "clock": move.clock,
         **({"archived": move.archived} if move.archived else {}),
     }
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.drift.binding import attempt_binding, bind
 from airflow_mlops.core.errors import NotFoundError, SpecError
 from airflow_mlops.core.registry import evidence as held
+from airflow_mlops.core.registry import verdict
 from airflow_mlops.core.registry.card import attempt_card, check_about
 from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.moves import UNSET, Expected, Move, carry_out
 from airflow_mlops.core.registry.register import version_of
 from airflow_mlops.core.registry.versions import RegisteredModel, resolve, verified, version_record
-from airflow_mlops.core.vocabulary import ModelRef
+from airflow_mlops.core.vocabulary import ModelRef, parse_instant
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -33,6 +35,8 @@ def promote_model(
     by: str | None = None,
     card: dict[str, Any] | None = None,
     reference: Any = None,
+    clock: str | None = None,
+    refuse: str = "raise",
 ) -> dict[str, Any]:
     """Point an alias at a version, if the evidence allows it and nobody else was first.
 
@@ -44,13 +48,16 @@ def promote_model(
         version. An empty list: none, which the entry then says.
     :param expected_champion: the version that the alias must have now; None or ``"none"``: it must not exist.
         ``"unset"``: the version that the evidence was measured against, else what stands when this begins.
-    :param reason: why, for the ledger; default: the reason of the approval among the evidence.
+    :param reason: why, for the ledger; default: the reason of the approval among the evidence, else the one that the
+        version was registered with.
     :param by: who, for the ledger; default: who approved it, else the user who triggered the run.
     :param card: what the model card is to say beside what is on record, such as ``{"intended_use": ...}``.
     :param reference: the dataset that drift of what the version sees is held against; default: the data that it was
         trained on, where that is in the store.
+    :param clock: when this takes place in the time of the data, ISO 8601: its probation begins then. Default: now.
+    :param refuse: what happens if a report did not pass: ``raise``, or ``return`` ``{"kind": "refusal", ...}``.
     :return: the ledger entry, with ``card_uri``, the page of the model card, where a DAG has promoted.
-    :raises GateFailedError: if a report did not pass.
+    :raises GateFailedError: if a report did not pass; the version's record then says why.
     :raises ConflictError: if the evidence speaks of another model, or the alias is not where it is expected.
     :raises SupersededError: if this task promoted before, and a later entry stands.
     :raises IntegrityError: if the model's files or a report's details are not those on record.
@@ -59,10 +66,17 @@ def promote_model(
         raise SpecError(f"alias must be a name such as 'champion', got {alias!r}")
     expected = read_expected(expected_champion)
     check_about(card)
+    at = read_clock(clock)
     ref, manifest = verified(context, resolve(context, model))
     recorded = version_record(context, ref.name, ref.version) if ref.name and ref.version else None
     waived = evidence is not None and not evidence
     reports = held.as_reports(evidence if evidence is not None else (recorded or {}).get("evidence"))
+    refused = verdict.refusal(reports)
+    if refused is not None and ref.version is not None:
+        _note(context, ref, refused, reports)
+    if refused is not None and refuse == "return":
+        context.log.warning("%s is not promoted: %s", ref.uri, refused)
+        return {"kind": "refusal", "model": ref.name or ref.uri, "version": ref.version, "reason": refused}
     proofs = held.check(context, reports, with_origin(ref, recorded))
 
     registered, version = _target(context, ref, manifest, to_name, reports)
@@ -79,19 +93,42 @@ def promote_model(
         expected=expected,
         key=context.key,
         by=by or approval.get("by") or context.run.get("triggered_by"),
-        reason=reason or approval.get("reason"),
+        reason=reason or approval.get("reason") or (recorded or {}).get("reason"),
         evidence=[proof.summary() for proof in proofs],
         evidence_waived=waived,
         run=context.run or None,
+        clock=at,
     )
     if reference not in (None, "", {}):
         # Before the alias moves: what serves has a reference at every instant.
         bind(context, registered.name, version, reference)
     entry = carry_out(ledger, registered, move, context.log)
+    if (recorded or {}).get("refused") and proofs:
+        _note(context, ref, None, reports)
     attempt_binding(context, registered.name, version)
     context.log.info("%s", entry)
     page = attempt_card(context, registered.name, version, card)
     return {**entry.to_ledger_entry().to_dict(), "card_uri": page}
+
+
+def _note(context: StepContext, ref: ModelRef, refused: str | None, reports: list[dict[str, Any]]) -> None:
+    """Keep with a version why it is refused, unless what says so is about another model."""
+    about = [one for one in reports if one.get("kind") != "model_test" or one.get("subject") == ref.digest]
+    if ref.name and ref.version is not None and verdict.refusal(about) == refused:
+        verdict.note(context, RegisteredModel(context, ref.name), ref.version, refused, reports)
+
+
+def read_clock(value: Any) -> str | None:
+    """Return an instant as a user or a template writes it, in UTC; None for none.
+
+    :raises SpecError: if it is no instant.
+    """
+    if value is None or str(value).strip() in ("", "None"):
+        return None
+    try:
+        return parse_instant(value).astimezone(dt.timezone.utc).isoformat()
+    except SpecError as error:
+        raise SpecError(f"clock: {error.message}") from None
 
 
 def read_expected(value: Any) -> Expected:

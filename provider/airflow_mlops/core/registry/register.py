@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core import digests, models
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.faults import crash_point
-from airflow_mlops.core.registry import adopt
+from airflow_mlops.core.registry import adopt, verdict
 from airflow_mlops.core.registry.evidence import as_reports
 from airflow_mlops.core.registry.ledger import Ledger, lease_seconds
+from airflow_mlops.core.registry.verdict import REASON_TAG, TAG_LIMIT
 from airflow_mlops.core.registry.versions import RegisteredModel, inspected, resolve, version_key, version_record
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.vocabulary import ModelRef, utc_now
@@ -24,8 +25,6 @@ OURS = "mlops."
 KEY_TAG = "mlops.key"
 #: The alias whose version is noted as the one before.
 CHAMPION = "champion"
-#: MLflow takes tags of up to this many characters.
-TAG_LIMIT = 5000
 
 
 def register_model(
@@ -36,6 +35,7 @@ def register_model(
     tags: dict[str, Any] | None = None,
     description: str | None = None,
     evidence: Any = None,
+    reason: str | None = None,
     trust: str = "recorded",
     flavor: str | None = None,
     trusted_types: list[str] | None = None,
@@ -50,6 +50,8 @@ def register_model(
     :param tags: added to the version's tags; none may begin with ``mlops.``.
     :param description: of the version.
     :param evidence: reports of gates, kept with the version, passed or not; a promotion uses them.
+    :param reason: why there is this version, such as a decision's reason; kept with it, and the reason of its promotion
+        where none is given then.
     :param trust: ``"recorded"``: a model without a record becomes a version, but is not vouched for;
         ``"unverified"``: it is put on record as it is now; ``"pickle"``: the same, and a pickle may be loaded.
     :param flavor: what a file is, where its content does not tell; see :mod:`airflow_mlops.core.training.modelfile`.
@@ -90,7 +92,13 @@ def register_model(
         description=description,
         evidence=reports,
         signature=signature,
+        reason=reason or None,
     )
+    refused = verdict.refusal(reports)
+    if reports:
+        verdict.note(context, registered, number, refused, reports)
+    if refused:
+        context.log.warning("version %d of %r is kept, and not to be promoted: %s", number, model_name, refused)
     if known is None and trust != "recorded":
         # By what MLflow calls it: the logged model, else the version, whose files no other model has.
         own = ref if ref.model_id else dataclasses.replace(ref, uri=f"models:/{model_name}/{number}")
@@ -112,6 +120,7 @@ def version_of(
     description: str | None = None,
     evidence: list[dict[str, Any]] | None = None,
     signature: dict[str, Any] | None = None,
+    reason: str | None = None,
 ) -> int:
     """Return the number of the one version that stands for a model and an identity, made if need be.
 
@@ -128,7 +137,7 @@ def version_of(
         number = _wait(context, registered, record_key, intent_key, key)
     crash_point("register.intent_written")
     if number is None:
-        number = registered.create_version(ref, _tags(context, registered, ref, key, tags), description)
+        number = registered.create_version(ref, _tags(context, registered, ref, key, tags, reason), description)
         context.log.info("registered %s as version %d of %r", ref.uri, number, registered.name)
     crash_point("register.version_created")
     kept = {
@@ -136,6 +145,7 @@ def version_of(
         "manifest": manifest,
         "evidence": evidence or [],
         "signature": signature,
+        "reason": reason,
         "key": context.key,
         "run": context.run,
         "at": utc_now(),
@@ -202,12 +212,18 @@ def _registered_ref(ref: ModelRef, name: str, number: int) -> dict[str, Any]:
 
 
 def _tags(
-    context: StepContext, registered: RegisteredModel, ref: ModelRef, key: str, tags: dict[str, Any] | None
+    context: StepContext,
+    registered: RegisteredModel,
+    ref: ModelRef,
+    key: str,
+    tags: dict[str, Any] | None,
+    reason: str | None,
 ) -> dict[str, str]:
     champion = registered.alias(CHAMPION)
     run = context.run
     known = {
         KEY_TAG: key,
+        REASON_TAG: reason,
         "mlops.digest": ref.digest,
         "mlops.dataset_digest": (ref.training or {}).get("dataset_digest"),
         "mlops.code_sha": (ref.code or {}).get("sha") or (ref.code or {}).get("git_sha"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import ConflictError, NotFoundError, SpecError
+from airflow_mlops.core.errors import ConflictError, NotFoundError, SpecError, SupersededError
+from airflow_mlops.core.registry import regression
+from airflow_mlops.core.registry.evidence import as_reports
 from airflow_mlops.core.registry.ledger import Entry, Ledger
 from airflow_mlops.core.registry.moves import Expected, Move, carry_out, catch_up
+from airflow_mlops.core.registry.promote import read_clock
+from airflow_mlops.core.registry.releases import releases
 from airflow_mlops.core.registry.versions import RegisteredModel, resolve, verified
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ def rollback_model(
     to_version: Any = None,
     reason: str | None = None,
     by: str | None = None,
+    evidence: Any = None,
+    clock: str | None = None,
 ) -> dict[str, Any]:
     """Point an alias at a version that it had before; what it had since stays on record.
 
@@ -28,12 +34,17 @@ def rollback_model(
     further back and never forth. The version that is left must still be there when the alias moves: a rollback does
     not undo a promotion that came in meanwhile.
 
+    With evidence it goes back only if a test of the kind ``previous`` showed that the version before is better, to that
+    version, and only while the release that was judged still serves.
+
     :param model_name: name in the registry.
     :param alias: the alias to move.
     :param to_version: a version that the alias had; None: the one before the present one.
     :param reason: why, for the ledger.
     :param by: who, for the ledger; default: the user who triggered the run.
-    :return: the ledger entry.
+    :param evidence: a report of ``evaluate_model``, or several.
+    :param clock: when this takes place in the time of the data, ISO 8601; default: now.
+    :return: the ledger entry, or, of evidence that asks for none, ``{"kind": "no_rollback", "reason", ...}``.
     :raises NotFoundError: if there is nothing to go back to.
     :raises ConflictError: if the alias is there already, or moves meanwhile.
     :raises SupersededError: if this task rolled back before, and a later entry stands.
@@ -43,9 +54,21 @@ def rollback_model(
         raise SpecError(f"alias must be a name such as 'champion', got {alias!r}")
     wanted = read_version(to_version)
     registered, ledger = RegisteredModel(context, model_name), Ledger(context.store, model_name)
+    at = read_clock(clock)
+    asked: regression.Regression | None = None
+    if evidence is not None:
+        told = regression.asked(context, as_reports(evidence), f"{model_name}@{alias}")
+        if isinstance(told, str):
+            return _nothing(context, model_name, alias, told)
+        asked, wanted = told, told.to_version
     ledger.bind(registered, begin=False)
     entries = catch_up(ledger, registered, alias, context.key, context.log)
-    target, leaving = _own(entries, context.key, alias, wanted) or _target(registered, entries, alias, wanted, context)
+    own = _own(entries, context.key, alias, wanted)
+    if asked is not None and (own is None or own[1] != asked.version):
+        own = None
+        if later := asked.superseded(entries, alias):
+            return _nothing(context, model_name, alias, later)
+    target, leaving = own or _target(registered, entries, alias, wanted, context)
     ref, _ = verified(context, resolve(context, f"models:/{model_name}/{target}"))
     move = Move(
         action="rollback",
@@ -55,12 +78,25 @@ def rollback_model(
         expected=leaving,
         key=context.key,
         by=by or context.run.get("triggered_by"),
-        reason=reason or None,
+        reason=reason or (asked.reason if asked else None),
+        evidence=asked.evidence if asked else [],
         run=context.run or None,
+        clock=at or (asked.clock if asked else None),
     )
-    entry = carry_out(ledger, registered, move, context.log)
+    try:
+        entry = carry_out(ledger, registered, move, context.log)
+    except ConflictError as error:
+        later = asked.superseded(ledger.entries(), alias) if asked and not isinstance(error, SupersededError) else None
+        if later is None:
+            raise
+        return _nothing(context, model_name, alias, later)
     context.log.info("%s", entry)
     return entry.to_ledger_entry().to_dict()
+
+
+def _nothing(context: StepContext, model_name: str, alias: str, why: str) -> dict[str, Any]:
+    context.log.info("%s@%s stays: %s", model_name, alias, why)
+    return {"kind": "no_rollback", "model": model_name, "alias": alias, "reason": why}
 
 
 def read_version(value: Any) -> int | None:
@@ -74,23 +110,6 @@ def read_version(value: Any) -> int | None:
     if not text.isdigit():
         raise SpecError(f"to_version must be a version number, got {value!r}")
     return int(text)
-
-
-def releases(entries: list[Entry], alias: str) -> list[int | None]:
-    """Return the versions that an alias was moved on to, the present one last.
-
-    What was rolled back is not among them: a rollback takes away what came after the version that it went to.
-    """
-    stack: list[int | None] = []
-    for entry in entries:
-        if not entry.done or entry.alias != alias:
-            continue
-        if entry.intent["action"] == "rollback" and entry.version in stack:
-            while stack[-1] != entry.version:
-                stack.pop()
-        elif not stack or stack[-1] != entry.version:
-            stack.append(entry.version)
-    return stack
 
 
 def _own(entries: list[Entry], key: str, alias: str, wanted: int | None) -> tuple[int, Expected] | None:

@@ -150,6 +150,12 @@ class RegisteredModel:
                 return str(self.client.get_logged_model(model_id).artifact_location)
             return str(self.client.get_model_version_download_uri(self.name, str(version.version)))
 
+    def tag_version(self, number: int, tags: dict[str, str]) -> None:
+        """Set tags of a version."""
+        with mlflow_errors(self.uri):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(self.name, str(number), key, value)
+
     def archive(self, number: int, seq: int, files: str | None) -> None:
         """Tag a version as archived by an entry of the ledger, and delete its files; a deleted version is passed over.
 

@@ -1,0 +1,46 @@
+"""What the gates said of a version, in one sentence: kept with its record in the store, and on the version as a tag."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_mlops.core.registry.versions import RegisteredModel, version_key, version_record
+
+if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
+
+#: Tags of a version: why it was made, and why it was not promoted.
+REASON_TAG = "mlops.reason"
+REFUSED_TAG = "mlops.refused"
+#: MLflow takes tags of up to this many characters.
+TAG_LIMIT = 5000
+
+
+def refusal(reports: list[dict[str, Any]]) -> str | None:
+    """Return why reports stand against a promotion: which test, by how much, how sure; None if all passed."""
+    for report in reports:
+        if report.get("passed") is True:
+            continue
+        worst = next(iter(report.get("failures") or []), None) or {}
+        said = worst.get("message") or worst.get("brief")
+        what = f"{worst.get('name') or worst.get('type')}: {said}" if said else report.get("summary")
+        more = len(report.get("failures") or []) - 1
+        others = f" (and {more} more)" if more > 0 else ""
+        return f"the {str(report['kind']).replace('_', ' ')} did not pass: {what or 'no summary'}{others}"
+    return None
+
+
+def note(
+    context: StepContext, registered: RegisteredModel, number: int, why: str | None, reports: list[dict[str, Any]]
+) -> None:
+    """Put on a version's record and tags why it is refused, or that it is not any more.
+
+    :param reports: what says so; kept where the version came without any.
+    """
+    record = version_record(context, registered.name, number)
+    if record is None or (why is None and not record.get("refused")):
+        return
+    kept = {**record, "refused": why, "evidence": record.get("evidence") or (reports if why else [])}
+    if kept != record:
+        context.store.put_json(version_key(registered.name, number), kept)
+    registered.tag_version(number, {REFUSED_TAG: (why or "")[:TAG_LIMIT]})
