@@ -44,6 +44,7 @@ def suite(task: str, metric: str) -> list[dict[str, Any]]:
         {"kind": "signature"},
         {"kind": "size", "max_mb": 5},
         {"kind": "custom", "function": positive},
+        {"kind": "anchor", "metric": metric, "margin": 0.05},
     ]
     if task == "multiclass":
         tests[10]["of_class"] = "late"
@@ -81,7 +82,7 @@ def test_every_kind_has_something_to_say_of_every_task(
     failed = [(one["name"], one["message"]) for one in details["tests"] if not one["passed"]]
     assert not failed
     asked = {one["kind"] for one in details["tests"]}
-    away = {"load", "contract", "latency", "throughput", "memory"} | (
+    away = {"previous", "load", "contract", "latency", "throughput", "memory"} | (
         {"calibration"} if task == "regression" else set()
     )
     assert asked == {*KINDS, "sanity"} - away
