@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,11 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core.alerts.step import alert
 from airflow_mlops.core.errors import CannotReachError, ConflictError, IntegrityError, SupersededError
+from airflow_mlops.core.registry import overview
+from airflow_mlops.core.registry.register import register_model
+from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.serving import capture
 from airflow_mlops.core.serving.deploy import deploy_model
 from airflow_mlops.core.serving.gateway import Settings
@@ -42,12 +48,13 @@ class Site:
         context = dataclasses.replace(self.context, key=f"etl/r/{task}/-1")
         return deploy_model(context, model=model, server=server, **{"capture": capture, **more})
 
-    def ask(self, rows: list[float], server: str = "flights") -> tuple[int, Any]:
-        """Ask through the gateway."""
+    def ask(self, rows: list[float], server: str = "flights", key: str = "") -> tuple[int, Any]:
+        """Ask through the gateway, in somebody's name."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Content-Type": "application/json", **({"X-Key": key} if key else {})}
         body = json.dumps({"dataframe_split": {"columns": ["a"], "data": [[a] for a in rows]}})
         try:
-            connection.request("POST", f"/{server}/invocations", body, {"Content-Type": "application/json"})
+            connection.request("POST", f"/{server}/invocations", body, headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read() or b"null")
         finally:
@@ -160,12 +167,60 @@ def test_requests_and_answers_are_captured(site: Site) -> None:
     assert rows["prediction_key"].is_unique
 
 
+def test_a_canary_is_held_against_its_own_files_and_stays_with_those_who_met_it(site: Site, tmp_path: Path) -> None:
+    late = register_model(site.context, model=log_model(site.context, tmp_path, 0.5, "late_wrong"), model_name="late")
+    site.deploy(site.models["good"], "before", server="canary", checks=[])
+    answers: dict[int, list[float]] = {}
+    stop = threading.Event()
+
+    def users() -> None:
+        for n in itertools.cycle(range(100)):
+            if stop.is_set():
+                return
+            time.sleep(0.01)
+            status, found = site.ask([1.0], "canary", f"user {n}")
+            answers.setdefault(n, []).append(found["predictions"][0] if status == 200 else -1)
+
+    asking = threading.Thread(target=users)
+    asking.start()
+    try:
+        # 58 good requests are enough for a step; its answers are wrong from the ninth on.
+        canary = {"steps": [40], "interval": 1, "max_latency_ratio": 1000}
+        given: dict[str, Any] = {"server": "canary", "checks": [], "strategy": "canary", "canary": canary}
+        bad = site.deploy(late, "late", **given)
+        met = {n for n, found in answers.items() if {2.5, 3.5} & {*found}}
+        assert 20 < len(met) < 60
+        answers.clear()
+        good = site.deploy(site.models["better"], "better", **given)
+    finally:
+        stop.set()
+        asking.join()
+    assert (bad["passed"], bad["severity"]) == (False, "warning")
+    assert "are not what its own files predict for the same rows" in bad["summary"]
+    assert "goes on serving" in bad["summary"]
+    (row,) = overview.history(site.context, "late")
+    assert (row["action"], row["version"], row["state"]) == ("canary", 1, "rolled_back")
+    tags = RegisteredModel(site.context, "late").version(1).tags
+    assert tags["mlops.deployment.canary"].startswith("rolled back (deployment 2): ")
+    # Whoever is told of it by an alert is told in the digest.
+    alerted = alert(site.context, reports=bad, subject="late")
+    assert [one["channel"] for one in alerted["incidents"]] == ["digest"]
+    assert good["passed"], good["summary"]
+    details = site.context.store.get_json(str(site.context.store.key_of(good["details_uri"])))
+    (step,) = details["canary"]["steps"]
+    assert (step["passed"], step["disagreeing"], step["errors"]) == (True, 0, 0)
+    assert step["compared_requests"] >= 48
+    # Who has met the new one does not meet the old one any more.
+    assert all(found == sorted(found) for found in answers.values())
+    assert set().union(*answers.values()) == {2.0, 2.5}
+
+
 def test_a_server_that_dies_is_started_again(site: Site) -> None:
     import os
     import signal
 
     site.deploy(site.models["better"], "dies")
-    command = f"{site.folder}/serving/servers/".encode()
+    command = f"{site.folder}/serving/servers/flights".encode()
     (pid,) = [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")

@@ -220,11 +220,12 @@ class World:
         self.finish()
         return self.state.read(seq)
 
-    def ask(self) -> tuple[int, Any]:
+    def ask(self, **headers: str) -> tuple[int, Any]:
         """Send one request through the gateway; return status and prediction."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("POST", "/flights/invocations", b"{}")
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request("POST", "/flights/invocations", b"{}", named)
             answer = connection.getresponse()
             body = answer.read()
             return answer.status, json.loads(body)["predictions"][0] if answer.status == 200 else body

@@ -294,6 +294,7 @@ def _serve_command(common: tuple[Arg, ...]) -> ActionCommand:
             Arg(("--host",), help="Address that the gateway listens at (default: 127.0.0.1)", default="127.0.0.1"),
             Arg(("--port",), help="Its port (default: 8600)", type=int, default=8600),
             Arg(("--timeout",), help="Seconds that a model may take to answer (default: 60)", type=int, default=60),
+            Arg(("--key",), help="Header that says whose a request is (default: X-Key)", default="X-Key"),
             *common,
         ),
     )

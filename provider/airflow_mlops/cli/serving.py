@@ -45,7 +45,7 @@ def serve(args: argparse.Namespace) -> None:
         serve_models(
             dataclasses.replace(context, log=logger, key=""),
             folder,
-            Settings(bind=f"{args.host}:{args.port}", timeout=args.timeout),
+            Settings(bind=f"{args.host}:{args.port}", timeout=args.timeout, key=args.key),
             stop=stop,
             environment=dict(StoreHook(args.store_conn_id).environment),
         )

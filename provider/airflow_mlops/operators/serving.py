@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, BaseOperatorLink, conf
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, BaseOperatorLink, conf
 
 from airflow_mlops.core.errors import MlopsError, SpecError
 from airflow_mlops.core.tracking import strip_credentials
@@ -41,9 +41,9 @@ class DeployModelOperator(MlopsOperator):
 
     Returns the deployment's report (kind ``deployment``): ``passed``, ``summary``, ``checks``, and ``server``, ``seq``
     (the deployment's number), ``model``, ``previous``, ``address``. A deployment that was rolled back fails the task,
-    without a retry, after its report was pushed. Killed at any instant and tried again, the task goes on with its
-    deployment. Of two at once one wins, and the other fails with the reason. The task cleared after a later deployment
-    fails with "superseded".
+    without a retry, after its report was pushed (or skips it, by ``on_rollback``). Killed at any instant and tried
+    again, the task goes on with its deployment. Of two at once one wins, and the other fails with the reason. The task
+    cleared after a later deployment fails with "superseded".
 
     A task that is cancelled (marked as failed or succeeded, cleared, timed out) while it deploys withdraws its
     deployment: what served before goes on, a canary's share goes to 0. From Airflow 3.3 on that holds while it is
@@ -58,8 +58,12 @@ class DeployModelOperator(MlopsOperator):
         "latency", "p95_ms": 500, "requests": 50}``. Default: these three; ``[]``: none beside ``/ping``. (templated)
     :param canary: of ``strategy="canary"``: ``steps`` (percent of the requests, default ``[5, 25, 50]``), ``interval``
         of each (``"60s"``), ``min_requests`` (20), ``max_error_rate`` (0.01), ``max_latency_ratio`` to the p95 of what
-        serves now (2.0), ``min_rows`` compared with offline predictions (20), ``tolerance`` (1e-6), ``timeout``
-        (``"1h"``, after which it is rolled back). (templated)
+        serves now (2.0), ``max_disagreement`` (0.001 of the captured requests) with its own offline predictions,
+        ``min_rows`` of these (20), ``tolerance`` (1e-6), ``alpha`` (0.01: the chance that a good one goes back),
+        ``margin`` (0.05) and ``beta`` (0.05: the chance that one which is worse than a limit by ``margin`` comes
+        through), ``timeout`` (``"1h"``, after which it is rolled back). (templated)
+    :param on_rollback: ``"fail"``, or ``"skip"``: a deployment that went back by itself is no failure of the task,
+        which is skipped with all that comes after it, such as a promotion; its report is pushed first. (templated)
     :param capture: what of requests and answers goes to the prediction log: a share from 0 to 1, ``False``, or
         ``{"sample": 0.1, "key": "flight_id", "columns": [...], "flush_seconds": 30}``. Default: all. (templated)
     :param start_timeout: how long the new server may take until it answers, such as ``"5m"``. (templated)
@@ -75,7 +79,7 @@ class DeployModelOperator(MlopsOperator):
     needs_mlflow = True
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(),)
 
-    template_fields: Sequence[str] = (*step_arguments, "server_conn_id", *BACKEND_FIELDS)
+    template_fields: Sequence[str] = (*step_arguments, "on_rollback", "server_conn_id", *BACKEND_FIELDS)
     template_fields_renderers = {"model": "json", "checks": "json", "canary": "json"}  # noqa: RUF012
 
     def __init__(
@@ -89,6 +93,7 @@ class DeployModelOperator(MlopsOperator):
         capture: Any = None,
         start_timeout: str | None = None,
         trust: str = "recorded",
+        on_rollback: str = "fail",
         server_conn_id: str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
@@ -98,6 +103,9 @@ class DeployModelOperator(MlopsOperator):
             raise ValueError(f"strategy must be 'replace' or 'canary', got {strategy!r}")
         if trust not in ("recorded", "unverified") and "{" not in str(trust):
             raise ValueError(f"trust must be 'recorded' or 'unverified', got {trust!r}")
+        if on_rollback not in ("fail", "skip") and "{" not in str(on_rollback):
+            raise ValueError(f"on_rollback must be 'fail' or 'skip', got {on_rollback!r}")
+        self.on_rollback = on_rollback
         self.model = model
         self.server = server
         self.strategy = strategy
@@ -170,7 +178,8 @@ class DeployModelOperator(MlopsOperator):
         if not result["passed"]:
             context["ti"].xcom_push(key="return_value", value=result)
             where = self.link_urls.get("report") or result.get("report_uri")
-            raise MlopsGateFailed(f"{result['summary']} Report: {where}")
+            said = f"{result['summary']} Report: {where}"
+            raise AirflowSkipException(said) if self.on_rollback == "skip" else MlopsGateFailed(said)
         if result.get("address"):
             log.info("It answers at %s/invocations", result["address"])
         return result

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
 from airflow_mlops.core.serving import places
 from airflow_mlops.core.steps import StepContext
@@ -84,6 +84,10 @@ def test_a_deployment_that_was_taken_back_fails_without_a_retry(serving: World, 
     with pytest.raises(MlopsGateFailed, match=r"did not answer /ping within 0.3 seconds; .* goes on serving"):
         deploy(log_model(weights="2"), start_timeout="0.3s").execute(context)
     assert context["ti"].pushed["return_value"]["passed"] is False
+    context = task("third")
+    with pytest.raises(AirflowSkipException, match="goes on serving"):
+        deploy(log_model(weights="2"), start_timeout="0.3s", on_rollback="skip").execute(context)
+    assert context["ti"].pushed["return_value"]["severity"] == "error"
     serving.fleet.behaviour = Behaviour()
 
 

@@ -9,6 +9,7 @@ from airflow_mlops.core.errors import ConflictError, NotFoundError, did_you_mean
 from airflow_mlops.core.monitoring import history as series
 from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
 from airflow_mlops.core.registry.versions import RegisteredModel, version_record
+from airflow_mlops.core.serving.state import Deployment, ServerState, servers
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -166,20 +167,57 @@ def _row(
 
 
 def history(context: StepContext, name: str) -> list[dict[str, Any]]:
-    """Return one row for each entry of a ledger, the oldest first; void ones with the reason.
+    """Return one row for each entry of a ledger and for each deployment, the oldest first; void ones with the reason.
 
     ``evidence`` is for people; ``reports``, ``data``, ``code``, ``digest`` and ``key`` have what stands behind it.
 
-    :raises NotFoundError: if the model has no ledger here.
+    :raises NotFoundError: if the model has no ledger here, and was not deployed either.
     """
-    ledger = Ledger(context.store, name)
-    if ledger.binding() is None:
+    ledger, deployed = Ledger(context.store, name), _deployments(context, name)
+    if ledger.binding() is None and not deployed:
         known = models_with_ledger(context)
         raise NotFoundError(f"{name!r} has no ledger in {context.store.uri}{did_you_mean(name, known)}")
-    entries = ledger.entries()
-    numbers = {entry.version for entry in entries if entry.version is not None}
+    rows = [_history_row(entry) for entry in (ledger.entries() if ledger.binding() else [])] + deployed
+    numbers = {row["version"] for row in rows if row["version"] is not None}
     origins = {number: _origin(version_record(context, name, number)) for number in numbers}
-    return [{**_history_row(entry), **origins.get(entry.version or 0, _origin(None))} for entry in entries]
+    found = [{**row, **origins.get(row["version"] or 0, _origin(None))} for row in rows]
+    return sorted(found, key=lambda row: str(row["at"]))
+
+
+def _deployments(context: StepContext, name: str) -> list[dict[str, Any]]:
+    """Return one row for each deployment of a model to any server."""
+    return [
+        _deployment_row(one)
+        for server in servers(context.store)
+        for one in ServerState(context.store, server).backwards()
+        if one.model.get("name") == name and one.model.get("version")
+    ]
+
+
+def _deployment_row(one: Deployment) -> dict[str, Any]:
+    outcome, before, run = one.outcome or {}, one.intent.get("previous_model") or {}, one.intent.get("run") or {}
+    why = f": {outcome['reason']}" if outcome.get("reason") else ""
+    ours = before.get("name") == one.model["name"] and before.get("version")
+    return {
+        **dict.fromkeys(("entry", "alias", "evidence", "settled_by")),
+        "at": str(outcome.get("at") or one.intent["at"])[:19],
+        "action": one.intent["strategy"],
+        "version": int(one.model["version"]),
+        "previous": int(before["version"]) if ours else None,
+        "by": one.intent.get("by"),
+        "reason": f"{one.server}: {one.state.replace('_', ' ')}{why}",
+        "run": _run(run),
+        "state": one.state,
+        "digest": one.digest,
+        "archived": [],
+        "reports": [],
+        "key": one.intent.get("key") or None,
+        "provider_version": run.get("provider_version"),
+    }
+
+
+def _run(run: dict[str, Any]) -> str | None:
+    return "/".join(str(run[k]) for k in ("dag_id", "run_id", "task_id") if run.get(k)) or None
 
 
 def _history_row(entry: Entry) -> dict[str, Any]:
@@ -198,7 +236,7 @@ def _history_row(entry: Entry) -> dict[str, Any]:
         "by": said.by,
         "reason": "; ".join(one for one in (archived, why) if one) or None,
         "evidence": evidence or ("waived" if said.evidence_waived else None),
-        "run": "/".join(str(run[k]) for k in ("dag_id", "run_id", "task_id") if run.get(k)) or None,
+        "run": _run(run),
         "state": entry.state,
         "digest": said.digest,
         "archived": said.archived,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Fields of a model's ref that an intent keeps. Not its data: what a record names is never collected as garbage.
 MODEL_FIELDS = ("uri", "name", "version", "run_id", "model_id", "digest")
+#: Tag of a registered version, with the server's name behind it.
+TAG = "mlops.deployment."
 #: Seconds between two looks at what another process carries out.
 LOOK_SECONDS = 1.0
 #: Seconds that the gateway or the engine may be away while a deployment is carried out.
@@ -208,13 +210,15 @@ def _report(context: StepContext, state: ServerState, deployment: Deployment, pl
     failed = [one for one in checks if not one["passed"]]
     history = deployment.progress.get("history") or []
     reason = deployment.outcome.get("reason")
+    # A canary that goes back has harmed nobody but its share of the requests; there is nothing for anybody to mend now.
+    harmless = bool(history) and deployment.intent.get("previous_model") is not None
     p95 = next((one["value"] for one in checks if one["kind"] == "latency"), None)
     metrics = {"p95_ms": p95, "canary_requests": sum(one["requests"] for one in history) if history else None}
     previous = deployment.intent.get("previous_model")
     report = Report(
         report="deployment",
         passed=passed,
-        severity="ok" if passed else "error",
+        severity="ok" if passed else "warning" if harmless else "error",
         summary=_summary(deployment, previous, reason, p95),
         metrics={key: value for key, value in metrics.items() if value is not None},
         checks={"total": len(checks) + bool(reason and not failed), "failed": len(failed) or int(not passed)},
@@ -247,6 +251,7 @@ def _report(context: StepContext, state: ServerState, deployment: Deployment, pl
         identity=[state.name, deployment.seq],
         title=f"Deployment of {label(deployment.model)} to {state.name}",
     )
+    _tell_registry(context, deployment)
     state.report(deployment.seq, made["report_uri"])
     model = ModelRef.from_dict({**deployment.model, "kind": "model"})
     return {
@@ -258,6 +263,22 @@ def _report(context: StepContext, state: ServerState, deployment: Deployment, pl
         "previous": previous,
         "address": details["address"],
     }
+
+
+def _tell_registry(context: StepContext, deployment: Deployment) -> None:
+    """Say on the registered version how its deployment went; a registry that is away holds nothing up."""
+    name, version = deployment.model.get("name"), deployment.model.get("version")
+    if not (name and version and context.tracking_uri and deployment.outcome):
+        return
+    from airflow_mlops.core.registry.verdict import TAG_LIMIT
+    from airflow_mlops.core.registry.versions import RegisteredModel
+
+    reason = deployment.outcome.get("reason")
+    text = f"{deployment.state.replace('_', ' ')} (deployment {deployment.seq}){f': {reason}' if reason else ''}"
+    try:
+        RegisteredModel(context, name).tag_version(int(version), {TAG + deployment.server: text[:TAG_LIMIT]})
+    except MlopsError as error:
+        context.log.warning("the registry does not show this deployment: %s", error.message)
 
 
 def _summary(deployment: Deployment, previous: Any, reason: str | None, p95: Any) -> str:

@@ -12,18 +12,21 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from airflow_mlops.core.errors import CannotReachError, ConflictError
+from airflow_mlops.core.errors import CannotReachError, ConflictError, SpecError
 from airflow_mlops.core.serving import admin
 from airflow_mlops.core.serving.state import SLOTS
 
 CONFIGURATION = "haproxy.cfg"
 #: What clients may ask of a model server; its metrics are for the network behind the gateway.
 PATHS = ("/ping", "/health", "/version", "/model", "/invocations")
+#: The header by which a request says whose it is: during a canary the same key always meets the same server.
+KEY_HEADER = "X-Key"
 #: Seconds that a gateway may take to come back, or to read its configuration anew.
 AWAY_SECONDS = 30.0
 
@@ -56,6 +59,7 @@ class Settings:
     :param maxconn: most connections at once; 0: as many as the limit of open files allows, which in a container may be
         a billion, with the memory for them.
     :param log: where a line for each request goes, such as ``stdout``; empty: nowhere.
+    :param key: the header that says whose a request is.
     """
 
     bind: str = "127.0.0.1:8600"
@@ -63,6 +67,11 @@ class Settings:
     resolver: str = ""
     maxconn: int = 0
     log: str = ""
+    key: str = KEY_HEADER
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", self.key):
+            raise SpecError(f"the header of a request's key must be a name such as 'X-User-Id', got {self.key!r}")
 
 
 class Gateway:
@@ -116,14 +125,14 @@ class Gateway:
             if wanted != before:
                 known = {name: {key: asdict(one) for key, one in each.items()} for name, each in wanted.items()}
                 self._write("servers.json", json.dumps(known, indent=1, sort_keys=True))
-            self._render()
+            changed = self._render()
             running = admin.stats(self.folder)
             # A name cannot be given to a slot at run time, an address can.
             moved = self.settings.resolver and any(
                 slot.address and slot.address != before.get(server, {}).get(name, Slot()).address
                 for name, slot in wanted[server].items()
             )
-            if moved or backend_of(server) not in running:
+            if moved or changed or backend_of(server) not in running:
                 self._reload(server)
                 running = admin.stats(self.folder)
             # Who is to get requests first, or there would be a moment with nobody.
@@ -165,12 +174,15 @@ class Gateway:
             f"-f {self.folder / CONFIGURATION}"
         )
 
-    def _render(self) -> None:
-        text = render(self.settings, self.slots())
+    def _render(self) -> bool:
+        """Write the configuration; return whether more of it changed than can be told to a gateway that runs."""
+        text, before = render(self.settings, self.slots()), ""
         with contextlib.suppress(FileNotFoundError):
-            if (self.folder / CONFIGURATION).read_text(encoding="utf-8") == text:
-                return
-        self._write(CONFIGURATION, text)
+            before = (self.folder / CONFIGURATION).read_text(encoding="utf-8")
+        if before != text:
+            self._write(CONFIGURATION, text)
+        kept = [[line for line in one.splitlines() if not line.startswith("    server ")] for one in (before, text)]
+        return kept[0] != kept[1]
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.folder / f".{name}.{os.getpid()}"
@@ -232,6 +244,12 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
         "    http-request set-log-level silent if { path /gateway/health }",
         "    http-request return status 200 content-type text/plain string ok if { path /gateway/health }",
         "    http-request set-var(txn.server) path,field(2,/)",
+        # Who says no key is known by the address, as a proxy before us tells it or as we see it. That of a proxy on
+        # this machine would be the same for everybody.
+        f"    acl keyed req.hdr({settings.key}) -m found",
+        "    acl forwarded req.hdr(x-forwarded-for) -m found",
+        f"    http-request set-header {settings.key} %[req.hdr(x-forwarded-for,1)] if !keyed forwarded",
+        f"    http-request set-header {settings.key} %[src] if !keyed !forwarded !{{ src 127.0.0.0/8 ::1 }}",
     ]
     lines += [f"    use_backend {backend_of(name)} if {{ var(txn.server) -m str {name} }}" for name in sorted(servers)]
     lines += [
@@ -242,7 +260,9 @@ def render(settings: Settings, servers: Mapping[str, Mapping[str, Slot]]) -> str
     for server in sorted(servers):
         lines += [
             f"backend {backend_of(server)}",
-            "    balance roundrobin",
+            # The same key meets the same server, and a share that grows only takes keys over. Without one: in turn.
+            f"    balance hdr({settings.key})",
+            "    hash-type consistent sdbm avalanche",
             f"    http-request replace-path /{server}(/.*) \\1",
             f"    http-request return status 404 unless {{ path {' '.join(PATHS)} }}",
             "    option httpchk GET /ping",
@@ -268,6 +288,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--timeout", type=int, default=Settings.timeout, help="seconds that a model may take")
     parser.add_argument("--resolver", default="", help="name server that knows the models, such as 127.0.0.11:53")
     parser.add_argument("--maxconn", type=int, default=0, help="most connections at once (default: the system's limit)")
+    parser.add_argument(
+        "--key", default=KEY_HEADER, help=f"header that says whose a request is (default: {KEY_HEADER})"
+    )
     parser.add_argument(
         "--log", default="", help="where a line for each request goes, such as stdout (default: nowhere)"
     )

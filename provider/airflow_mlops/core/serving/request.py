@@ -25,8 +25,12 @@ CANARY: dict[str, Any] = {
     "min_requests": 20,
     "max_error_rate": 0.01,
     "max_latency_ratio": 2.0,
+    "max_disagreement": 0.001,
     "min_rows": 20,
     "tolerance": 1e-6,
+    "margin": 0.05,
+    "alpha": 0.01,
+    "beta": 0.05,
     "timeout": "1h",
 }
 #: Seconds that a server may take from its start until it answers ``/ping``.
@@ -122,8 +126,12 @@ def _canary(canary: Any) -> dict[str, Any]:
         raise SpecError(f"canary's steps must be growing percentages between 1 and 99, got {steps!r}")
     for key in ("interval", "timeout"):
         found[key] = _seconds(found[key], f"canary's {key}")
-    for key in ("min_requests", "max_error_rate", "max_latency_ratio", "min_rows", "tolerance"):
+    for key in ("min_requests", "max_latency_ratio", "min_rows", "tolerance"):
         _positive(found[key], f"canary's {key}", zero=True)
+    for key in ("max_error_rate", "max_disagreement"):
+        _share(found[key], f"canary's {key}", zero=True)
+    for key in ("margin", "alpha", "beta"):
+        _share(found[key], f"canary's {key}")
     return {**found, "steps": list(steps)}
 
 
@@ -139,3 +147,9 @@ def _seconds(value: Any, name: str) -> float:
 def _positive(value: Any, name: str, *, zero: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or (value == 0 and not zero):
         raise SpecError(f"{name} must be a number {'of at least' if zero else 'above'} 0, got {value!r}")
+
+
+def _share(value: Any, name: str, *, zero: bool = False) -> None:
+    _positive(value, name, zero=zero)
+    if value > 1 or (value == 1 and not zero):
+        raise SpecError(f"{name} is a share, 0.01 for 1 in 100, got {value!r}")

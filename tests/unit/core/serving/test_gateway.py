@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_mlops.core.errors import CannotReachError
+from airflow_mlops.core.errors import CannotReachError, SpecError
 from airflow_mlops.core.serving.gateway import Gateway, Settings, Slot, main, render
 from airflow_mlops.core.serving.processes import GatewayProcess
+from servers.docker_steps import wait_for
 from servers.s3 import free_port
 
 
@@ -67,3 +69,35 @@ def test_servers_found_by_name_are_switched_as_well(tmp_path: Path) -> None:
         }
     finally:
         process.close()
+
+
+def test_a_key_stays_with_its_server_and_a_share_that_grows_only_takes_keys_over(world: Any) -> None:
+    world.deploy("a")
+    seq = world.want("b")
+    old, new = (world.fleet.ensure(world.state.read(one)).address for one in (1, seq))
+
+    def taken(share: int) -> set[str]:
+        """Return the keys that meet the new server."""
+        world.gateway.apply("flights", {"blue": Slot(old, 100 - share), "green": Slot(new, share)})
+        if share == 25:
+            world.process.close()
+            world.process.ensure()
+        wait_for(lambda: world.gateway.stats("flights")["green"].status.startswith("UP"))
+        return {f"user {n}" for n in range(200) if world.ask(X_Key=f"user {n}") == (200, seq)}
+
+    shares = [5, 25, 50, 75]
+    found = [taken(share) for share in shares]
+    for before, after in itertools.pairwise(found):
+        assert before < after
+    assert [abs(len(keys) / 2 - share) < 12 for keys, share in zip(found, shares, strict=True)] == [True] * 4
+    # An address as a proxy tells it is a key; this machine's own address says nothing.
+    assert len({world.ask(X_Forwarded_For="203.0.113.9, 10.0.0.1") for _ in range(20)}) == 1
+    assert len({world.ask() for _ in range(50)}) == 2
+    world.gateway.apply("flights", {"blue": Slot(old, 100), "green": Slot(new, 0)})
+    assert {world.ask(X_Key=key) for key in found[-1]} == {(200, 1)}
+
+
+def test_the_header_of_the_key_is_a_name() -> None:
+    assert "balance hdr(X-User-Id)" in render(Settings(key="X-User-Id"), {"churn": {}})
+    with pytest.raises(SpecError, match="must be a name such as 'X-User-Id'"):
+        Settings(key="x) if TRUE\n")

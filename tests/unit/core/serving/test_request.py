@@ -30,6 +30,8 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"strategy": "canary", "canary": {"steps": [100]}}, "growing percentages between 1 and 99"),
         ({"strategy": "canary", "canary": {"interval": "soon"}}, "canary's interval: 'soon' is not a duration"),
         ({"strategy": "canary", "canary": {"min_rows": -1}}, "canary's min_rows must be a number of at least 0"),
+        ({"strategy": "canary", "canary": {"margin": 5}}, "canary's margin is a share, 0.01 for 1 in 100, got 5"),
+        ({"strategy": "canary", "canary": {"alpha": 0}}, "canary's alpha must be a number above 0"),
         ({"strategy": "canary", "capture": False}, "a canary is judged on captured rows"),
         ({"strategy": "canary", "capture": {"columns": ["a"]}}, "a canary is judged on captured rows"),
         ({"checks": [{"kind": "latancy"}]}, "there is no check 'latancy'; did you mean 'latency'"),
