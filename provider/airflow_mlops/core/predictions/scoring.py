@@ -134,11 +134,12 @@ class Scorer:
         return pa.array(labels)
 
     def _keys(self, batch: Any) -> Any:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
         if not self.key:
-            return pa.array(range(self.rows, self.rows + batch.num_rows), pa.int64()).cast(pa.string())
+            return pa.array(np.arange(self.rows, self.rows + batch.num_rows)).cast(pa.string())
         parts = [batch.column(name).cast(pa.string()) for name in self.key]
         return parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "/")
 

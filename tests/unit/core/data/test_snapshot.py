@@ -316,3 +316,22 @@ def test_a_source_without_read_permission_says_so(context: StepContext, source: 
     error = json.loads(report.read_text())["error"]
     assert error["type"] == "MissingSourceError"
     assert "read permission" in error["message"]
+
+
+def test_only_values_that_repeat_have_a_dictionary(context: StepContext, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": range(5000),
+            "carrier": ["AA", "UA"] * 2500,
+            "stops": [[{"at": "JFK"}]] * 5000,
+            "of": pa.array([[("seat", 1)]] * 5000, pa.map_(pa.string(), pa.int64())),
+        }
+    )
+    pq.write_table(table, tmp_path / "many.parquet")
+    ref = snapshot_data(context, source=str(tmp_path / "many.parquet"))
+    assert read_table(context.store, DatasetRef.from_dict(ref)).to_pylist() == table.to_pylist()
+    with context.store.open_input(publishing.data_key(ref["digest"])) as file:
+        group = pq.ParquetFile(file).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    having = {one.path_in_schema for one in columns if one.has_dictionary_page or "RLE_DICTIONARY" in one.encodings}
+    assert having == {"carrier", "stops.list.element.at", "of.key_value.key", "of.key_value.value"}
