@@ -194,7 +194,8 @@ class ModelRef(Thing):
 
     :param uri: ``models:/m-<id>`` when logged, ``models:/<name>/<version>`` when registered, or any MLflow URI.
     :param digest: ``sha256:`` of the manifest of its files at log time.
-    :param training: ``{"dataset_digest", "window", "row_keys_uri", "split", "rows"}`` of what it was fitted on.
+    :param training: ``{"dataset_digest", "window", "row_keys_uri", "split", "rows"}`` of what it was fitted on, and
+        ``importance``: how much each column matters to it, as shares, what matters most first.
     :param test_dataset: dataset ref of the rows held out from training.
     """
 

@@ -9,6 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.drift.columns import check_columns
+from airflow_mlops.core.drift.importance import check_importance, is_model
 from airflow_mlops.core.drift.references import is_champion
 from airflow_mlops.core.drift.step import check_method, check_shares
 from airflow_mlops.core.errors import SpecError
@@ -66,6 +67,9 @@ class DetectDriftOperator(GateOperator):
     :param report: when to write Evidently's own HTML beside ours (``evidently_uri``), on about 10,000 rows a side that
         are drawn with the seed 0: ``"never"``, ``"drifted"``, or
         ``"always"``; it needs the extra ``evidently``. (templated)
+    :param importance: how much each column matters, ``{column: number}``, or the model to take that from (a ref,
+        ``"name@alias"`` or URI); default: the model of a reference ``"name@alias"``, whose training put it on record.
+        What matters most is told first. (templated)
     :param show_values: whether new and vanished categories and segments stand in the report. They may be personal data.
     :param outlet: an asset; it is added to the task's outlets, and its event's extra has the verdict under ``report``,
         its ``window`` and a stable ``id``.
@@ -78,7 +82,7 @@ class DetectDriftOperator(GateOperator):
     step_arguments = (
         *("current", "reference", "columns", "method", "thresholds", "subject", "drift_share", "min_rows", "combine"),
         *("sensitivity", "block"),
-        *("by", "predictions", "target", "roles", "window", "report", "show_values"),
+        *("by", "predictions", "target", "roles", "window", "report", "show_values", "importance"),
     )
     path_arguments = ("current",)
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(),)
@@ -88,7 +92,7 @@ class DetectDriftOperator(GateOperator):
         *LONG_FIELDS,
     )
     template_fields_renderers = dict.fromkeys(
-        ("current", "reference", "columns", "thresholds", "roles", "window"), "json"
+        ("current", "reference", "columns", "thresholds", "roles", "window", "importance"), "json"
     )
 
     def __init__(
@@ -112,6 +116,7 @@ class DetectDriftOperator(GateOperator):
         window: dict[str, Any] | str | None = None,
         report: str = "never",
         show_values: bool = False,
+        importance: dict[str, Any] | str | None = None,
         outlet: Asset | None = None,
         fail_on: str = "never",
         **kwargs: Any,
@@ -126,6 +131,8 @@ class DetectDriftOperator(GateOperator):
             if "{" not in str(method):
                 check_method(method)
             check_shares(drift_share, min_rows)
+            if "{{" not in str(importance):
+                check_importance(importance)
             if isinstance(roles, dict):
                 check_roles(roles)
             if isinstance(window, dict) and "{" not in str(list(window.values())):
@@ -159,13 +166,14 @@ class DetectDriftOperator(GateOperator):
         self.window = window
         self.report = report
         self.show_values = show_values
+        self.importance = importance
         self.outlet = outlet
 
     @property
     def needs_mlflow(self) -> bool:  # type: ignore[override]
         """Whether a model's alias has to be looked up; two datasets need no registry."""
         several = self.reference if isinstance(self.reference, (list, tuple)) else [self.reference]
-        return any(is_champion(one) for one in several)
+        return any(is_champion(one) for one in several) or is_model(self.importance)
 
     def arguments(self, context: Context) -> dict[str, Any]:
         """Return the step's arguments, with the window that the run speaks of, and paths resolved."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_mlops.core import digests, models
 from airflow_mlops.core.data.dataset import resolve
 from airflow_mlops.core.data.publishing import data_key
+from airflow_mlops.core.drift.importance import of_model
 from airflow_mlops.core.drift.profile import VERSION, Profile, build
 from airflow_mlops.core.drift.reading import open_dataset
 from airflow_mlops.core.errors import MlopsError, NotFoundError
@@ -119,7 +120,7 @@ def champion_profile(context: StepContext, name: str, alias: str) -> tuple[int, 
             version=version,
         )
     profile = Profile.from_dict(context.store.get_json(key), f"the reference profile of {name} {version}")
-    return version, profile, None
+    return version, profile, of_model(ref) or None
 
 
 def _ref_of(context: StepContext, name: str, version: int) -> ModelRef | None:

@@ -27,6 +27,7 @@ class Drift:
         that drifts is worth a word.
     :param learning: why there is nothing to compare with yet: then the data passes.
     :param importance: how much each column matters to the model; what matters most is told first.
+    :param model: whose importance that is, or None.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Drift:
     segments: list[Segment] = field(default_factory=list)
     learning: str | None = None
     importance: dict[str, float] = field(default_factory=dict)
+    model: str | None = None
 
     @cached_property
     def compared(self) -> list[Verdict]:
@@ -57,6 +59,12 @@ class Drift:
     def share(self) -> float | None:
         """Share of the compared columns that have drifted; None if none was compared."""
         return len(self.drifted) / len(self.compared) if self.compared else None
+
+    @property
+    def drifted_importance(self) -> float | None:
+        """How much of what matters to the model has drifted, as a share; None where that is not known."""
+        compared = sum(self.importance.get(one.name, 0.0) for one in self.compared)
+        return sum(self.importance.get(one.name, 0.0) for one in self.drifted) / compared if compared else None
 
     @property
     def dataset_drifted(self) -> bool:
@@ -96,7 +104,9 @@ class Drift:
         elif not self.drifted:
             told = f"{self.name} is like {self.against}: none of {len(self.compared)} columns has drifted"
         else:
-            worst = f"most {_worst(self.drifted[0])}"
+            top = _worst(self.drifted[0])
+            known = self.importance.get(self.drifted[0].name, 0.0) > 0
+            worst = f"of which {top} matters most to the model" if known else f"most {top}"
             many = f"{len(self.drifted)} of {len(self.compared)} columns have drifted"
             verb = "has drifted from" if self.dataset_drifted else "is like"
             limit = f"{self.share:.2f}, drift from {self.drift_share:g} on"
@@ -124,6 +134,7 @@ class Drift:
             "broken_columns": kinds.count("column"),
             "missing_shifts": kinds.count("missing"),
             "category_changes": kinds.count("new_categories") + kinds.count("vanished_categories"),
+            "drifted_importance": self.drifted_importance,
             "drifted_segments": sum(one.drifted for one in self.segments),
             "reference_rows": self.rows[0],
             "current_rows": self.rows[1],
@@ -133,7 +144,9 @@ class Drift:
         """Return the report."""
         serious = [one for one in self.findings if one.severity != "info"]
         order = {"error": 0, "warning": 1}
-        failures = [one.to_dict() for one in sorted(serious, key=lambda one: order[one.severity])]
+        matters = self.importance
+        serious = sorted(serious, key=lambda one: (order[one.severity], -matters.get(one.column, 0.0)))
+        failures = [one.to_dict() for one in serious]
         for failure in failures:
             failure.pop("examples", None)
         failures += [
@@ -144,6 +157,7 @@ class Drift:
                 "test": one.test,
                 "value": one.score,
                 "threshold": one.threshold,
+                "importance": matters.get(one.name),
                 "message": f"{_worst(one)}.",
             }
             for one in self.drifted
@@ -178,6 +192,7 @@ class Drift:
             "predictions": list(self.predictions),
             "segments": [one.to_dict() for one in self.segments],
             "learning": self.learning,
+            "ordered_by": f"what matters to {self.model}" if self.model else None,
         }
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.data.dataset import resolve
 from airflow_mlops.core.drift import learnt, past
 from airflow_mlops.core.drift.choice import DriftTest, drift_test
-from airflow_mlops.core.drift.columns import Column, check_columns, check_threshold, plan, with_threshold
-from airflow_mlops.core.drift.combine import combined, combined_findings
-from airflow_mlops.core.drift.compare import Side, Verdict, compare
-from airflow_mlops.core.drift.findings import Finding, find
+from airflow_mlops.core.drift.columns import check_columns
+from airflow_mlops.core.drift.importance import importance_for
+from airflow_mlops.core.drift.measure import Learning, Measured, Options, measure, segments
 from airflow_mlops.core.drift.outcome import Drift
-from airflow_mlops.core.drift.profile import build, comparable, fingerprinted
+from airflow_mlops.core.drift.profile import build
 from airflow_mlops.core.drift.reading import Opened, open_dataset
 from airflow_mlops.core.drift.references import Reference, references_of, settling
-from airflow_mlops.core.drift.segments import Segment, check_by, judge_segments
-from airflow_mlops.core.drift.summarize import summarize
-from airflow_mlops.core.errors import EmptyDataError, SpecError
+from airflow_mlops.core.drift.segments import check_by
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.monitoring import history
 from airflow_mlops.core.reports import publish
 from airflow_mlops.core.steps import StepContext
-from airflow_mlops.core.vocabulary import role_columns
 
 
 def detect_drift(
@@ -49,6 +45,7 @@ def detect_drift(
     target: str | None = None,
     report: str = "never",
     show_values: bool = False,
+    importance: Any = None,
     name: str | None = None,
 ) -> dict[str, Any]:
     """Compare a dataset with a reference, column by column, and report.
@@ -74,6 +71,8 @@ def detect_drift(
     :param roles: added to those of both datasets.
     :param report: when to write Evidently's own page as well: ``"never"``, ``"drifted"`` or ``"always"``.
     :param show_values: whether new and vanished categories, and private segments, stand in the report.
+    :param importance: how much each column matters, ``{column: number}``, or the model to take that from; default: the
+        model of a reference ``"name@alias"``. What matters most is told first.
     :return: the report.
     """
     asked, default = check_columns(columns), check_method(method)
@@ -95,10 +94,11 @@ def detect_drift(
         roles=roles,
         target=target,
     )
-    learning = _Learning(learnt.check_sensitivity(sensitivity), block, window) if thresholds == "learn" else None
-    options = _Options(asked, default, None if learning else thresholds, min_rows, show_values, combine, learning)
-    found = _measure(context, now, references, options)
+    learning = Learning(learnt.check_sensitivity(sensitivity), block, window) if thresholds == "learn" else None
+    options = Options(asked, default, None if learning else thresholds, min_rows, show_values, combine, learning)
+    found = measure(context, now, references, options)
     crash_point("drift.measured")
+    matters, model = importance_for(context, importance, references)
     foretold = tuple(check_by(predictions))
     drift = Drift(
         name=now.ref.name,
@@ -110,9 +110,10 @@ def detect_drift(
         target=str(now.ref.roles.get("target") or "") or None,
         predictions=foretold,
         learnt=learning is not None,
-        segments=_segments(context, now, references, found, check_by(by), options, drift_share),
+        segments=segments(context, now, references, found, check_by(by), options, drift_share),
         learning=" ".join(one.learning for one in references if one.learning) if not found.judged else None,
-        importance=next((one.importance for one in references if one.importance), {}),
+        importance=matters,
+        model=model,
     )
     details = {
         **drift.to_dict(),
@@ -128,6 +129,7 @@ def detect_drift(
     identity: list[Any] = [subject or [now.ref.digest, digests.of_json(reference)], window, reference_window, by]
     identity += [asked, method, thresholds, drift_share, min_rows, show_values, combine, report]
     identity += [sensitivity, block] if learning else []
+    identity += [importance] if importance else []
     result = publish(
         context,
         drift.report(subject=subject or now.ref.digest, window=window),
@@ -146,138 +148,7 @@ def detect_drift(
 _REPORT = ("never", "drifted", "always")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Learning:
-    """How thresholds are learnt."""
-
-    sensitivity: Any
-    block: str | None
-    window: dict[str, Any] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """How columns are compared."""
-
-    asked: dict[str, dict[str, Any]] | None
-    default: DriftTest | None
-    thresholds: Any
-    min_rows: int
-    show_values: bool
-    combine: str
-    learning: _Learning | None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Measured:
-    """What was found of all references together.
-
-    :param judged: the references that there was something of to compare with.
-    :param plans: the columns, for each of these.
-    :param learnt: what thresholds were learnt from, for each.
-    """
-
-    verdicts: list[Verdict]
-    findings: list[Finding]
-    rows: tuple[int, int]
-    judged: list[Reference]
-    plans: list[list[Column]]
-    current: Side
-    learnt: list[dict[str, Any]]
-
-
-def _measure(context: StepContext, now: Opened, references: list[Reference], options: _Options) -> _Measured:
-    judged = [one for one in references if one.learning is None]
-    plans = []
-    for one in judged:
-        wanted = check_thresholds(options.thresholds, one.schema.names)
-        planned = plan(
-            one.schema,
-            now.schema,
-            asked=options.asked,
-            roles={**one.roles, **now.ref.roles},
-            test=options.default,
-            where=one.label,
-        )
-        plans.append([with_threshold(column, wanted) for column in planned])
-    kinds = {column.name: column.kind for planned in plans for column in planned if column.kind is not None}
-    if not judged:
-        kinds = comparable(now)
-    context.log.info(
-        "%s: %d columns against %s", now.ref.name, len(kinds), " and ".join(one.label for one in references)
-    )
-    summaries = summarize(now, kinds)
-    now.check_unchanged()
-    current = Side(next((one.rows for one in summaries.values()), now.rows), summaries, now)
-    verdicts, findings, lessons, rows = [], [], [], 0
-    private = role_columns({**(judged[0].roles if judged else {}), **now.ref.roles}, "private")
-    for one, planned in zip(judged, plans, strict=True):
-        mine = {column.name: column.kind for column in planned if column.kind is not None}
-        was = one.side(mine)
-        if not was.rows:
-            raise EmptyDataError(f"the reference {one.label!r} has no rows{' in its window' if one.window else ''}")
-        side = current
-        if one.profile is not None:
-            hashed = {name: fingerprinted(summaries[name]) for name in one.profile.hashed if name in summaries}
-            side = dataclasses.replace(current, summaries={**summaries, **hashed})
-        judgement = compare(planned, was, side, default_test=options.default, min_rows=options.min_rows)
-        if one.profile is not None and any(not verdict.settled for verdict in judgement):
-            behind = settling(context, one)
-            if behind is not None:
-                again = dataclasses.replace(was, opened=behind)
-                judgement = compare(planned, again, side, default_test=options.default, min_rows=options.min_rows)
-        changes = find(judgement, was.summaries, side.summaries, show_values=options.show_values, private=private)
-        if options.learning is not None:
-            judgement, changes, lesson = _by_learnt(context, one, now, planned, was.rows, (judgement, changes), options)
-            lessons.append(lesson)
-        verdicts.append(judgement)
-        findings.append(changes)
-        rows = rows or was.rows
-    return _Measured(
-        combined(verdicts, [one.label for one in judged], options.combine) if verdicts else [],
-        combined_findings(findings, options.combine) if findings else [],
-        (rows, current.rows),
-        judged,
-        plans,
-        current,
-        lessons,
-    )
-
-
-def _by_learnt(
-    context: StepContext,
-    reference: Reference,
-    now: Opened,
-    planned: list[Column],
-    rows: int,
-    found: tuple[list[Verdict], list[Finding]],
-    options: _Options,
-) -> tuple[list[Verdict], list[Finding], dict[str, Any]]:
-    """Return verdicts and findings by thresholds that are learnt from the reference, and what from."""
-    learning = options.learning
-    assert learning is not None
-    opened = reference.opened or settling(context, reference)
-    if opened is None:
-        raise SpecError(
-            f"thresholds='learn' needs the rows of the reference, and of {reference.label} there is only a profile; "
-            "give a dataset as the reference"
-        )
-    learned = learnt.learn_from(
-        opened,
-        planned,
-        rows=rows,
-        block=learning.block,
-        window=learning.window,
-        sensitivity=learning.sensitivity,
-    )
-    verdicts, broken, _ = learnt.judge(learned, now, found[0])
-    named = {one.column for one in broken}
-    # What the reference itself shows is no finding; what is beyond it is one already.
-    findings = [*broken, *(one for one in found[1] if one.kind == "column" and one.column not in named)]
-    return verdicts, findings, {"blocks": learned.blocks, "unit": learned.unit}
-
-
-def _evidently(context: StepContext, result: dict[str, Any], now: Opened, found: _Measured) -> str | None:
+def _evidently(context: StepContext, result: dict[str, Any], now: Opened, found: Measured) -> str | None:
     """Write Evidently's page beside ours; what it cannot do costs no verdict."""
     from airflow_mlops.core.drift.evidently_page import page
     from airflow_mlops.core.errors import MissingExtraError
@@ -297,42 +168,12 @@ def _evidently(context: StepContext, result: dict[str, Any], now: Opened, found:
     return context.store.uri_of(key)
 
 
-def _segments(
-    context: StepContext,
-    now: Opened,
-    references: list[Reference],
-    found: _Measured,
-    by: list[str],
-    options: _Options,
-    drift_share: float,
-) -> list[Segment]:
-    if not by or not found.judged:
-        return []
-    one = found.judged[0]
-    opened = one.opened or settling(context, one)
-    if opened is None:
-        raise SpecError(
-            f"by needs the rows of the reference, and of {one.label} there is only a profile; give a dataset as the "
-            "reference"
-        )
-    return judge_segments(
-        by,
-        opened,
-        now,
-        found.plans[0],
-        default_test=options.default,
-        min_rows=max(options.min_rows, 30),
-        drift_share=drift_share,
-        hidden=[] if options.show_values else role_columns({**one.roles, **now.ref.roles}, "private"),
-    )
-
-
 def _record(
     context: StepContext,
     drift: Drift,
     result: dict[str, Any],
     now: Opened,
-    found: _Measured,
+    found: Measured,
     subject: str,
     window: dict[str, Any],
     references: list[Reference],
@@ -375,23 +216,3 @@ def check_shares(drift_share: Any, min_rows: Any) -> None:
         raise SpecError(f"drift_share is above 0 and at most 1, got {drift_share!r}")
     if isinstance(min_rows, bool) or not isinstance(min_rows, int) or min_rows < 1:
         raise SpecError(f"min_rows is a whole number from 1 on, got {min_rows!r}")
-
-
-def check_thresholds(thresholds: Any, names: list[str]) -> dict[str, float] | float | None:
-    """Return thresholds by column, one for all, or None for those of the tests.
-
-    :raises SpecError: for another form, or a column that is not there.
-    """
-    from airflow_mlops.core.data.reading import check_columns as check_names
-
-    if thresholds in (None, "", "evidently"):
-        return None
-    if isinstance(thresholds, dict):
-        check_names(list(thresholds), names, "the reference")
-        for name, value in thresholds.items():
-            check_threshold(value, f"thresholds: that of {name!r}")
-        return thresholds
-    if isinstance(thresholds, str):
-        raise SpecError(f"thresholds is 'evidently', 'learn', a number, or {{column: number}}, got {thresholds!r}")
-    check_threshold(thresholds, "thresholds")
-    return float(thresholds)

@@ -15,6 +15,7 @@ from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.core.training import fitting, flavours, recipes, rows
+from airflow_mlops.core.training.importance import importance_of
 from airflow_mlops.core.training.metrics import compute, default_metrics, metric, task_of
 from airflow_mlops.core.training.mlflow_run import TrainingRun
 from airflow_mlops.core.training.predictions import Predictions, predict
@@ -131,6 +132,7 @@ def train_model(
         crash_point("train.fitted")
         with made.code():
             measured, labels = measure(context, made, metrics)
+            matters = importance_of(made.predicts, made.data.test.raw, log)
             run.model(name or "model", all_tags, recipe.effective, flavours.flavour_of(made.fitted), made.model_id)
             counts = {"train_rows": len(data.train), "test_rows": len(data.test)}
             run.log_metrics(measured, counts, ref)
@@ -150,6 +152,7 @@ def train_model(
                 **rows.record_of(context.store, ref, data, parts),
                 "seed": recipe.seed,
                 "recipe": recipes.record(context.store, recipe, nullable, ref, metrics),
+                "importance": matters,
             },
             test_dataset=data.test_dataset.to_dict(),
             target=str(wanted),
