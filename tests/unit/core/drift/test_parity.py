@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,13 @@ import pytest
 from airflow_mlops.core.drift.choice import TESTS, drift_test
 from airflow_mlops.core.drift.columns import Column
 from airflow_mlops.core.drift.compare import Side, Verdict, compare
+from airflow_mlops.core.drift.step import detect_drift
 from airflow_mlops.core.drift.summarize import feed, new_summary
+from airflow_mlops.core.steps import StepContext
+from airflow_mlops.core.store import LocalStore
 from drift_shapes import CATEGORICAL, NUMERIC
 
+DAGS = Path(__file__).parents[4] / "dags"
 #: Evidently's display names by ours.
 TITLES = {
     "Wasserstein distance (normed)": "wasserstein",
@@ -112,6 +118,40 @@ def test_categorical_every_test(test: str) -> None:
         reference, current = make(np.random.default_rng(7))
         print(shape)
         same(ours("categorical", reference, current, test), evidently("categorical", reference, current, test))
+
+
+@pytest.fixture(scope="module")
+def flights() -> pd.DataFrame:
+    """Every flight of 2013 with its weather: the columns that a model of them takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DAGS)
+        from flights.source import SCHEDULE, WEATHER, read_flights
+    frame = read_flights()
+    frame["month"] = frame["scheduled_departure"].dt.month
+    return frame[[*SCHEDULE, *WEATHER, "late", "month"]]
+
+
+@pytest.mark.parametrize(("before", "after", "rows"), [([1], [7], 900), ([1], [7], None), ([1, 2, 3], [7, 8, 9], None)])
+def test_flights(flights: pd.DataFrame, before: list[int], after: list[int], rows: int | None, tmp_path: Path) -> None:
+    """Real columns: few rows, where hypotheses are tested; a month; and a quarter, which is too large to keep."""
+    sides = [flights[flights["month"].isin(months)].drop(columns="month") for months in (before, after)]
+    sides[0] = sides[0][:rows]
+    for side, name in zip(sides, ("reference", "current"), strict=True):
+        side.to_parquet(tmp_path / name, index=False)
+    context = StepContext(store=LocalStore(tmp_path / "store"))
+    found = detect_drift(
+        context, reference=f"{tmp_path}/reference", current=f"{tmp_path}/current", min_rows=1, drift_share=0.5
+    )
+    columns = json.loads(context.store.get_bytes(str(context.store.key_of(found["details_uri"]))))["columns"]
+    assert [one["name"] for one in columns] == list(sides[0].columns)
+    for one in columns:
+        test, score, drifted = evidently(one["kind"], sides[0][one["name"]], sides[1][one["name"]])
+        told = (one["name"], test, score, one)
+        assert (one["test"], one["drifted"], one["skipped"]) == (test, drifted, None), told
+        assert abs(one["score"] - score) <= one["bound"] + 1e-9 * abs(score), told
+        assert one["bound"] <= 0.005, told
+    exact = [one for one in columns if one["bound"] == 0]
+    assert len(exact) >= (len(columns) - 4 if len(before) > 1 else len(columns))
 
 
 def test_total_variation_is_evidentlys_distance() -> None:
