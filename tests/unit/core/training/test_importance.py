@@ -41,6 +41,12 @@ X = FRAME[["noise", "little", "much", "city", "flat"]]
 NUMBERS = ["noise", "little", "much", "flat"]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a model would be asked of fewer rows."""
+    monkeypatch.setattr(importance, "BUDGET", 1e6)
+
+
 def encoded(estimator: Any) -> Any:
     from sklearn.compose import make_column_transformer
     from sklearn.pipeline import make_pipeline
