@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Trust = Literal["recorded", "unverified"]
 
+#: ``name@alias``.
+NAMED = re.compile(r"[^:/@{}]+@[^:/@{}]+")
 #: MLflow writes this into a model's folder when it loads it by alias; it is no part of the model.
 NOT_PART_OF_A_MODEL = ("registered_model_meta", ".DS_Store")
 

@@ -47,7 +47,8 @@ class TrainModelOperator(LongOperator):
     :param features: ``"package.module:function"`` or a callable, one transform of the raw feature columns, row by row.
         It is logged inside the model, with the code of its package. (templated)
     :param hyperparameters: keyword arguments of the trainer; text that a template has rendered becomes a number where
-        the trainer's default is one. A command reads them from ``{hyperparameters}``. (templated)
+        the trainer's default is one. A command reads them from ``{hyperparameters}``. ``"name@alias"``: those that
+        this version was trained with; while there is none, the trainer's own. (templated)
     :param target: the column to predict; default: the dataset's target role. (templated)
     :param roles: what columns mean, added to the dataset's own. Columns with a role stay out of the features.
         (templated)
@@ -117,7 +118,7 @@ class TrainModelOperator(LongOperator):
         cwd: str | None = None,
         dataset_format: str = "parquet",
         features: str | Callable[..., Any] | None = None,
-        hyperparameters: dict[str, Any] | None = None,
+        hyperparameters: dict[str, Any] | str | None = None,
         target: str | None = None,
         roles: dict[str, Any] | None = None,
         split: dict[str, Any] | None = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import SpecError
-from airflow_mlops.core.vocabulary import Window, parse_duration, parse_instant
+from airflow_mlops.core.vocabulary import Window, parse_duration, parse_instant, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -35,6 +37,38 @@ def window_of(context: Context, value: Any) -> dict[str, Any] | None:
     return {"start": window.start, "end": window.end} if window else None
 
 
+def clock_of(context: Context, given: Any = None) -> str:
+    """Return the present of a run, ISO 8601 in UTC: what windows, cooldowns and label delays are measured from.
+
+    In this order: the argument; the latest instant that the events which triggered the run speak of (``as_of``, else
+    the end of their window); the end of the data interval, or the logical date; the worker's clock. Where months are
+    replayed, an event's own present is theirs, while an asset-triggered run has no date but that of today.
+
+    :param given: an instant that somebody asked for; None or empty: none.
+    :raises SpecError: if that is none.
+    """
+    if given is not None and str(given).strip() not in ("", "None"):
+        found = parse_instant(given)
+    else:
+        told = []
+        for extra in _extras(context):
+            window = Window.of(extra.get("window"))
+            if instant := extra.get("as_of") or (window.end if window else None):
+                told.append(parse_instant(instant))
+        scheduled = context.get("data_interval_end") or context.get("logical_date")
+        found = max(told) if told else parse_instant(scheduled or utc_now())
+    return found.astimezone(dt.timezone.utc).isoformat()
+
+
+def _extras(context: Context) -> Iterator[dict[str, Any]]:
+    """Yield what each of the events that triggered the run tells; of a watcher's event its payload."""
+    for events in dict(context.get("triggering_asset_events") or {}).values():
+        for event in events:
+            extra = getattr(event, "extra", None) or {}
+            payload = extra.get("payload")
+            yield payload if isinstance(payload, dict) and not extra.get("window") else extra
+
+
 def _of_interval(context: Context) -> dict[str, Any]:
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or end is None or start >= end:
@@ -46,15 +80,7 @@ def _of_interval(context: Context) -> dict[str, Any]:
 
 
 def _of_events(context: Context) -> Window | None:
-    windows = []
-    for events in dict(context.get("triggering_asset_events") or {}).values():
-        for event in events:
-            extra = getattr(event, "extra", None) or {}
-            payload = extra.get("payload")
-            inner = payload.get("window") if isinstance(payload, dict) else None
-            window = Window.of(extra.get("window") or inner)
-            if window:
-                windows.append(window)
+    windows = [window for extra in _extras(context) if (window := Window.of(extra.get("window")))]
     if not windows:
         return None
     return Window.of(

@@ -128,6 +128,7 @@ def monitor_performance(
         "estimated": newest is None and bool(waiting and waiting["estimate"]),
         "estimate": waiting["estimate"] if waiting else {},
         "version": newest["version"] if newest else None,
+        "as_of": run.as_of.astimezone(dt.timezone.utc).isoformat(),
         "settled": [
             {key: one[key] for key in ("window", "severity", "summary", "figures", "version")} for one in settled
         ],

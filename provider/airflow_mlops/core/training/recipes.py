@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core import digests
+from airflow_mlops.core import digests, models
 from airflow_mlops.core.errors import NotFoundError, UnsupportedError
 from airflow_mlops.core.training import fitting, packaging, provenance
 from airflow_mlops.core.training.recipe import FunctionRecipe, Recipe
 from airflow_mlops.core.vocabulary import DatasetRef, ModelRef
 
 if TYPE_CHECKING:
+    from airflow_mlops.core.steps import StepContext
     from airflow_mlops.core.store import Store
 
 FOLDER = "recipes"
@@ -49,6 +50,27 @@ def record(
         "trust": recipe.trust,
         "dataset": {"format": ref.format, "window": ref.window, "roles": ref.roles},
     }
+
+
+def settings_of(context: StepContext, alias: str) -> dict[str, Any]:
+    """Return the hyperparameters that ``name@alias`` was trained with; none while there is no such version.
+
+    :raises UnsupportedError: if they are not on record.
+    """
+    name, _, short = alias.rpartition("@")
+    if models.version_by_alias(context, name, short) is None:
+        context.log.info("There is no %s yet: the trainer's own defaults", alias)
+        return {}
+    ref = models.resolve(context, f"models:/{alias}")
+    kept = (ref.training or {}).get("recipe")
+    if not isinstance(kept, dict):
+        raise UnsupportedError(
+            f"the hyperparameters of {alias} (version {ref.version}) are not on record: only those of a model that "
+            "TrainModelOperator made with an importable trainer= are; give them as a dict"
+        )
+    found = dict(kept.get("hyperparameters") or {})
+    context.log.info("Hyperparameters of %s (version %s): %s", alias, ref.version, found)
+    return found
 
 
 def _key(digest: str) -> str:

@@ -39,7 +39,7 @@ def train_model(
     cwd: str | None = None,
     dataset_format: str = "parquet",
     features: str | Callable[..., Any] | None = None,
-    hyperparameters: dict[str, Any] | None = None,
+    hyperparameters: dict[str, Any] | str | None = None,
     target: str | None = None,
     roles: dict[str, Any] | None = None,
     split: dict[str, Any] | None = None,
@@ -64,6 +64,8 @@ def train_model(
     :param cwd: folder that a command or notebook runs in; default: the process's own, the notebook's.
     :param dataset_format: of the files for a command or notebook: ``parquet`` or ``csv``.
     :param features: ``"pkg.mod:function"``, one transform of the raw columns that is logged inside the model.
+    :param hyperparameters: by name, or ``"name@alias"``: those that this version was trained with; none if there is no
+        such version yet.
     :param target: column to predict; default: the dataset's target role.
     :param roles: added to the dataset's own roles.
     :param split: see :func:`airflow_mlops.core.training.split.resolve_split`.
@@ -91,6 +93,8 @@ def train_model(
     log = context.log
     if trust not in TRUST:
         raise SpecError(f"trust must be 'pickle' or be left out, got {trust!r}")
+    if isinstance(hyperparameters, str) and models.NAMED.fullmatch(hyperparameters.strip()):
+        hyperparameters = recipes.settings_of(context, hyperparameters.strip())
     recipe = recipe_of(
         trainer=trainer,
         command=command,

@@ -95,6 +95,7 @@ def test_windows_are_estimated_then_settled_when_their_labels_have_come(
             continue
         # The month before has matured by now: each run settles it, and nothing else.
         assert [one["window"]["end"][:10] for one in report["settled"]] == [MONTHS[month - 1][1]]
+        assert report["as_of"] == f"{MONTHS[month][1]}T00:00:00+00:00"
         truth = inside(frame, month - 1)
         assert report["metrics"]["roc_auc"] == pytest.approx(roc_auc_score(truth["y"], truth["p"]))
         assert report["metrics"]["labelled"] == len(truth)

@@ -1,0 +1,58 @@
+"""The reference DAG of level 4 by ``airflow dags test``: a challenger that wins, one that loses, and a run that waits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_file_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "dags" / "mlops_level_4.py").read_text().splitlines()) < 180
+
+
+def test_a_better_challenger_is_released_and_a_worse_one_is_kept_with_the_reason(
+    airflow_test: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "dags"))
+    from flights.source import land
+
+    for level in (1, 4):
+        shutil.copy(ROOT / "dags" / f"mlops_level_{level}.py", airflow_test.dags)
+    shutil.copytree(ROOT / "dags" / "flights", airflow_test.dags / "flights")
+
+    def run(dag: str, **conf: Any) -> str:
+        done = airflow_test.cli("dags", "test", dag, "--conf", json.dumps(conf))
+        assert done.returncode == 0, done.stdout[-4000:]
+        text: str = done.stdout
+        return text
+
+    def told(*words: str) -> list[dict[str, Any]]:
+        done = airflow_test.cli("mlops", *words, "--output", "json")
+        assert done.returncode == 0, done.stdout
+        found: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index("[") : done.stdout.rindex("]") + 1])
+        return found
+
+    run("mlops_level_1", start="2013-01-01", end="2013-03-01", max_iter=20)
+    promoted = airflow_test.cli("mlops", "promote", "flights_late", "1", "--reason", "first")
+    assert promoted.returncode == 0, promoted.stdout
+    # March to July have come since; the labels of July have not.
+    land("2013-03-01", "2013-08-01", str(airflow_test.home / "flights"))
+    won = run("mlops_level_4", clock="2013-08-01", force=True)
+    assert "Hyperparameters of flights_late@champion (version 1): {'max_iter': 20}" in won
+    lost = run("mlops_level_4", clock="2013-08-02", force=True, hyperparameters={"max_iter": 1})
+    assert "must be" in lost or "Cannot tell" in lost
+    run("mlops_level_4", clock="2013-08-03")
+
+    ledger = told("history", "flights_late")
+    assert [(entry["action"], str(entry["version"])) for entry in ledger] == [("promote", "1"), ("promote", "2")]
+    assert ledger[1]["reason"].startswith("Retrain, because the model is 212 days old")
+    versions = {str(one["version"]): one for one in told("status", "flights_late")}
+    assert set(versions) == {"1", "2", "3"}, "what lost is kept"
+    decisions = told("decide", "flights_late")
+    assert [one["action"] for one in decisions] == ["retrain", "retrain", "wait"]
