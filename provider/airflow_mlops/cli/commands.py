@@ -83,6 +83,7 @@ def promote(args: argparse.Namespace) -> None:
             expected_champion=args.expected_champion,
             reason=args.reason,
             by=args.by or user(),
+            clock=args.clock,
         )
     _show_entry(entry, args.output)
 

@@ -41,6 +41,11 @@ def get_mlops_cli_commands() -> list[CLICommand]:
         help="Promote although the version's evidence failed, or has none that can be verified; the ledger says so",
         action="store_true",
     )
+    clock = Arg(
+        ("--clock",),
+        help="When this takes place in the time of the data, where months are replayed (default: now)",
+        metavar="INSTANT",
+    )
     to_name = Arg(
         ("--to-name",),
         help="Another registered name to promote to; the version is made there of the same files",
@@ -74,7 +79,7 @@ def get_mlops_cli_commands() -> list[CLICommand]:
                     name="promote",
                     help="Point an alias at a version",
                     func=lazy_load_command(f"{_COMMANDS}.promote"),
-                    args=(name, version, alias, to_name, reason, expected, by, waive, *common),
+                    args=(name, version, alias, to_name, reason, expected, by, waive, clock, *common),
                 ),
                 ActionCommand(
                     name="adopt",
