@@ -109,6 +109,8 @@ def monitor_performance(
     known = run.read_labels(labels, target, roles) if labels not in (None, "", {}) else None
     settled = [found for one in run.matured() if (found := run.settle(one, known, asked))]
     waiting = run.wait(asked, estimated, settled) if run.window and not run.is_mature(run.window) else None
+    if run.window and waiting is None and all(one["window"] != run.window for one in settled):
+        waiting = run.empty()
     report, details = build(run.subject, settled, waiting, run.pending(), known)
     newest = settled[-1] if settled else None
     result = publish(
@@ -261,7 +263,7 @@ class _Run:
         try:
             frame = self.source.frame(self.window)
         except EmptyDataError:
-            return {"window": self.window, "rows": 0, "estimate": {}, "why": "the window has no predictions"}
+            return self.empty()
         past = []
         for one in self.windows():
             state = next((now for now in settled if now["window"] == one), None) or self.state(one)
@@ -295,6 +297,10 @@ class _Run:
         )
         limits = {name: measured.limits_of(name, asked.baseline, asked.max_drop, asked.thresholds) for name in found}
         return {**state, "limits": limits, "version": version}
+
+    def empty(self) -> dict[str, Any]:
+        """Return what is known of the run's window if nobody was asked anything in it."""
+        return {"window": self.window, "rows": 0, "estimate": {}, "why": "the window has no predictions"}
 
     def record(self, one: dict[str, Any], report: dict[str, Any]) -> None:
         """Put a settled window on record: the point in the history, then that it is settled."""

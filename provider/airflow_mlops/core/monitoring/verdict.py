@@ -30,12 +30,13 @@ def build(
     details["labels"] = {"name": known.name, "target": known.target, **known.counts} if known else None
     if settled:
         newest = settled[-1]
+        empty = _empty(waiting)
         failures = [failure for one in reversed(settled) for failure in _failures(one, one is not newest)]
         report = Report(
             report="performance",
             passed=newest["severity"] != "error",
-            severity=newest["severity"],
-            summary=newest["summary"],
+            severity=max(newest["severity"], "warning" if empty else "ok", key=SEVERITIES.index),
+            summary="; ".join([newest["summary"], *empty]),
             metrics={
                 **newest["figures"],
                 "labelled": newest["counts"]["labelled"],
@@ -110,9 +111,18 @@ def _failures(one: dict[str, Any], older: bool) -> list[dict[str, Any]]:
     return found
 
 
+def _empty(waiting: dict[str, Any] | None) -> list[str]:
+    """Return what is to be said of a window in which nothing was predicted: silence is no good news."""
+    if waiting is None or waiting.get("rows") != 0:
+        return []
+    return [f"the window to {waiting['window']['end'][:10]} has no predictions: look at what makes and logs them"]
+
+
 def _waiting(waiting: dict[str, Any] | None, pending: list[dict[str, str]]) -> tuple[Severity, str]:
     if waiting is None:
         return "ok", "No window has newly matured" + (f"; {len(pending)} wait for labels" if pending else "")
+    if empty := _empty(waiting):
+        return "warning", empty[0][0].upper() + empty[0][1:]
     said = f"Labels of the window to {waiting['window']['end'][:10]} are waited for"
     if not waiting["estimate"]:
         return "ok", f"{said}; no estimate: {waiting['why']}"

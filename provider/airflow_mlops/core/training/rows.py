@@ -55,6 +55,7 @@ class Rows:
     """The two sides of a training.
 
     :param unlabelled: rows without a label, which count on neither side.
+    :param contradicting: rows whose label another row of the same key (and time) contradicts; they count on neither.
     :param test_dataset: the test rows as a dataset of their own, all columns.
     """
 
@@ -62,6 +63,7 @@ class Rows:
     test: Part
     split: Split | None
     unlabelled: int
+    contradicting: int
     test_dataset: DatasetRef
 
 
@@ -92,6 +94,18 @@ def read(
     if unlabelled:
         log.warning("%s of %s rows have no label and are left out", f"{unlabelled:,}", f"{len(frame):,}")
         table, frame = table.filter(_mask(labelled)), frame[labelled].reset_index(drop=True)
+    agreeing = _agreeing(frame, ref, target)
+    contradicting = int((~agreeing).sum())
+    if contradicting == len(frame):
+        raise EmptyDataError(f"every row of {ref.name!r} contradicts another of its key in {target!r}", column=target)
+    if contradicting:
+        log.warning(
+            "%s of %s rows are left out: another row of the same key has another %s",
+            f"{contradicting:,}",
+            f"{len(frame):,}",
+            target,
+        )
+        table, frame = table.filter(_mask(agreeing)), frame[agreeing].reset_index(drop=True)
     if test_dataset is not None:
         other = datasets.resolve(store, test_dataset, roles=ref.roles)
         _, held_out = _load(store, other, target)
@@ -102,7 +116,7 @@ def read(
         train = part_of(frame, ref, target, nullable=nullable)
         _check_target(train.y, ref.name)
         test = part_of(held_out, ref, target, train.raw.columns, nullable=nullable)
-        return Rows(train, test, None, unlabelled, other)
+        return Rows(train, test, None, unlabelled, contradicting, other)
     found = split_rows(frame, split, ref.roles, ref.window)
     log.info(
         "Split %s: %s rows train, %s test, %s left out",
@@ -115,7 +129,26 @@ def read(
     _check_target(train.y, ref.name)
     test = part_of(frame.iloc[found.test].reset_index(drop=True), ref, target, nullable=nullable)
     kept = _store_test_rows(store, ref, table, found)
-    return Rows(train, test, found, unlabelled, kept)
+    return Rows(train, test, found, unlabelled, contradicting, kept)
+
+
+def _agreeing(frame: pandas.DataFrame, ref: DatasetRef, target: str) -> np.ndarray[Any, Any]:
+    """Return which rows no other row contradicts: one of the same key, and time where there is one, with another label.
+
+    Nobody knows which of the labels is right, so neither is learnt from nor tested on.
+    """
+    import numpy as np
+
+    keys = role_columns(ref.roles, "key")
+    same = [*keys, *(one for one in role_columns(ref.roles, "time") if one not in keys)] if keys else []
+    repeated = frame.duplicated(same, keep=False).to_numpy() if same else np.zeros(len(frame), dtype=bool)
+    if not repeated.any():
+        return ~repeated
+    again = frame[repeated]
+    labels = again.groupby(same, dropna=False, observed=True)[target].transform("nunique")
+    agreeing = np.ones(len(frame), dtype=bool)
+    agreeing[repeated] = labels.to_numpy() == 1
+    return agreeing
 
 
 def _load(store: Store, ref: DatasetRef, target: str) -> tuple[pyarrow.Table, pandas.DataFrame]:
@@ -252,6 +285,7 @@ def record_of(store: Store, ref: DatasetRef, rows: Rows, split: dict[str, Any]) 
         "rows": len(rows.train),
         "test_rows": len(rows.test),
         "unlabelled_rows": rows.unlabelled,
+        "contradicting_rows": rows.contradicting,
         "left_out_rows": rows.split.left_out if rows.split else 0,
         "row_keys_uri": rowkeys.save_row_keys(store, keys),
         "row_key_columns": columns if len(columns) <= 50 else None,

@@ -199,6 +199,28 @@ def test_labels_that_never_come_are_a_warning_and_are_looked_for_again(
     assert len(history.read(context.store, "late", kind="performance")) == 2
 
 
+def test_a_month_without_data_is_said_and_the_next_one_is_measured(
+    context: StepContext, log: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "log.parquet"
+    asked = pd.read_parquet(file)
+    asked[(asked["at"] < MONTHS[1][0]) | (asked["at"] >= MONTHS[1][1])].to_parquet(file, index=False)
+    run(context, log, 0)
+    silent = run(context, log, 1)
+    assert [one["window"]["end"][:10] for one in silent["settled"]] == ["2013-02-01"]
+    assert (silent["severity"], silent["passed"]) == ("warning", True)
+    assert silent["summary"].endswith("; the window to 2013-03-01 has no predictions: look at what makes and logs them")
+    mature = run(context, log, 1, label_delay=None)
+    assert (mature["severity"], mature["settled"]) == ("warning", [])
+    assert mature["summary"].startswith("The window to 2013-03-01 has no predictions")
+    run(context, log, 2)
+    report = run(context, log, 3)
+    assert report["severity"] == "ok"
+    assert [one["window"]["end"][:10] for one in report["settled"]] == ["2013-04-01"]
+    points = history.read(context.store, "late", kind="performance")
+    assert [one.window["end"][:10] for one in points] == ["2013-02-01", "2013-04-01"]
+
+
 def test_only_labels_known_by_then_count_and_positives_that_come_first_mislead_nobody(
     context: StepContext, log: dict[str, Any], tmp_path: Path
 ) -> None:

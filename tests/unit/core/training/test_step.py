@@ -382,6 +382,17 @@ class TestBadInput:
         assert found["training"]["rows"] + found["training"]["test_rows"] == 290
         assert "10 of 300 rows have no label" in caplog.text
 
+    def test_labels_that_contradict_are_left_out_and_counted(self, train, caplog):
+        frame = rows()
+        again = frame.iloc[:6]
+        same, other, later = again.iloc[:2], again.iloc[2:4], again.iloc[4:]
+        other = other.assign(y=1 - other["y"])
+        later = later.assign(y=1 - later["y"], at=later["at"] + pd.Timedelta("1h"))
+        found = train(pd.concat([frame, same, other, later]))
+        assert found["training"]["contradicting_rows"] == 4, "a label may change with time, and may be told twice"
+        assert found["training"]["rows"] + found["training"]["test_rows"] == 302
+        assert "4 of 306 rows are left out: another row of the same key has another y" in caplog.text
+
     def test_infinity_in_the_target(self, train):
         frame = rows()
         frame.loc[3, "größe"] = np.inf
