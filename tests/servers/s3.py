@@ -175,11 +175,15 @@ class Proxy:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.headers: list[tuple[str, str, dict[str, str]]] = []
+        self.connections: list[socket.socket] = []
         self._lock = threading.Lock()
-        handler = type("Handler", (_Handler,), {"proxy": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
+        self._listen(0)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def _listen(self, port: int) -> None:
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._http.daemon_threads = True
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
 
     def fail(self, method: str, path: str, what: Any, times: int = 1) -> Fault:
@@ -197,15 +201,26 @@ class Proxy:
                     return fault.what
         return None
 
+    def start(self) -> None:
+        """Listen again, where it did before it was stopped."""
+        self._listen(int(self._http.server_address[1]))
+
     def stop(self) -> None:
-        """Close it."""
+        """Close it: who is connected is cut off, and who connects is refused."""
         self._http.shutdown()
         self._http.server_close()
+        while self.connections:
+            with suppress(OSError):
+                self.connections.pop().shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: Proxy
+
+    def setup(self) -> None:
+        super().setup()
+        self.proxy.connections.append(self.connection)
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink
 from airflow_mlops.core import digests
 from airflow_mlops.core.drift.columns import check_columns
 from airflow_mlops.core.drift.importance import check_importance, is_model
-from airflow_mlops.core.drift.references import is_champion
+from airflow_mlops.core.drift.references import check_needs, is_champion
 from airflow_mlops.core.drift.step import check_method, check_shares
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import Window, check_roles
@@ -48,7 +48,8 @@ class DetectDriftOperator(GateOperator):
         all columns that it is defined for: ``wasserstein``, ``ks``, ``psi``, ``jensenshannon``, ``kl_div``,
         ``hellinger``, ``chisquare``, ``z``, ``tvd``. (templated)
     :param thresholds: ``"evidently"``: those of the tests; a number for all columns; ``{column: number}``; or
-        ``"learn"``: from blocks inside the reference, quiet on the user's own data. (templated)
+        ``"learn"``: from blocks inside the reference, quiet on the user's own data; not against a history, of which
+        only profiles are kept. (templated)
     :param sensitivity: of learnt thresholds: ``low``, ``normal`` or ``high``. (templated)
     :param block: how long the blocks are that thresholds are learnt from, such as ``"7d"``; default: as long as the
         window. (templated)
@@ -57,7 +58,8 @@ class DetectDriftOperator(GateOperator):
     :param min_rows: a column with fewer values on a side is not judged: few rows look like drift.
     :param combine: with several references: ``"all"``: a column has drifted if it is unlike each of them; ``"any"``.
         (templated)
-    :param by: columns to look at segments by: each value of them is judged by itself too. (templated)
+    :param by: columns to look at segments by: each value of them is judged by itself too; not against a history, of
+        which only profiles are kept. (templated)
     :param predictions: columns of what the model said; their drift is an error. (templated)
     :param target: short for ``roles={"target": ...}``. (templated)
     :param roles: what columns mean, added to those of the dataset. (templated)
@@ -133,6 +135,7 @@ class DetectDriftOperator(GateOperator):
             check_shares(drift_share, min_rows)
             if "{{" not in str(importance):
                 check_importance(importance)
+            check_needs(reference, thresholds, by)
             if isinstance(roles, dict):
                 check_roles(roles)
             if isinstance(window, dict) and "{" not in str(list(window.values())):

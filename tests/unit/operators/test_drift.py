@@ -99,3 +99,9 @@ def test_wrong_data_is_not_retried(context: Any) -> None:
 def test_mistakes_are_seen_when_the_dag_is_parsed(wrong: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         operator(**wrong)
+
+
+def test_what_no_history_can_give_is_refused_in_the_constructor() -> None:
+    for asked in ({"thresholds": "learn"}, {"by": "x"}, {"importance": {"x": -1}}):
+        with pytest.raises(ValueError, match=r"history|at least 0"):
+            operator(reference={"history": 4}, subject="s", **asked)

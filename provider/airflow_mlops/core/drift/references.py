@@ -95,6 +95,22 @@ def is_champion(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"(models:/)?[^/:@]+@[^/@]+", value.strip()) is not None
 
 
+def check_needs(reference: Any, thresholds: Any, by: Any) -> None:
+    """Make sure that what is asked for can be had of the reference: of a subject's past only profiles are kept.
+
+    :raises SpecError: for learnt thresholds or segments against ``{"history": n}``.
+    """
+    several = reference if isinstance(reference, (list, tuple)) else [reference]
+    if not any(isinstance(one, dict) and "history" in one for one in several):
+        return
+    for asked, what in ((thresholds == "learn", "thresholds='learn'"), (by not in (None, "", []), "by")):
+        if asked:
+            raise SpecError(
+                f"{what} needs the rows of the reference, and {{'history': ...}} keeps only a profile of each window: "
+                "give a dataset, {'offset': ...} or 'name@alias' as the reference, or leave it out"
+            )
+
+
 def references_of(
     context: StepContext,
     value: Any,

@@ -14,7 +14,7 @@ from airflow_mlops.core.drift.measure import Learning, Measured, Options, measur
 from airflow_mlops.core.drift.outcome import Drift
 from airflow_mlops.core.drift.profile import build
 from airflow_mlops.core.drift.reading import Opened, open_dataset
-from airflow_mlops.core.drift.references import Reference, references_of, settling
+from airflow_mlops.core.drift.references import Reference, check_needs, references_of, settling
 from airflow_mlops.core.drift.segments import check_by
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.faults import crash_point
@@ -82,6 +82,7 @@ def detect_drift(
             raise SpecError(f"{what} must be {' or '.join(map(repr, allowed))}, got {value!r}")
     if current in (None, "", [], {}):
         raise SpecError("detect_drift needs 'current': a dataset ref, path, glob or URI")
+    check_needs(reference, thresholds, by)
     now = open_dataset(context.store, resolve(context.store, current, roles=roles, target=target, name=name), window)
     window = window or now.ref.window
     references = references_of(

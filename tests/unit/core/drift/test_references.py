@@ -132,3 +132,14 @@ def test_a_stored_profile_of_30_columns_is_small(context: StepContext, tmp_path:
     pq.write_table(pa.table(columns), tmp_path / "wide.parquet")
     key = store_profile(context, str(tmp_path / "wide.parquet"))
     assert context.store.stat(key).size < 1_000_000
+
+
+@pytest.mark.parametrize("asked", [{"thresholds": "learn"}, {"by": "c"}])
+@pytest.mark.parametrize("reference", [{"history": 4}, [{"offset": "-70d"}, {"history": 4}]])
+def test_what_needs_rows_is_refused_against_a_history_at_once(
+    context: StepContext, seasons: str, asked: dict[str, Any], reference: Any
+) -> None:
+    """Not in the fifth window, when there is a history at last."""
+    with pytest.raises(SpecError, match="only a profile of each window: give a dataset"):
+        run(context, seasons, reference, window=window(77, 84), subject="s", **asked)
+    assert list(context.store.keys("drift")) == []
