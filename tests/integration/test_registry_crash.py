@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core import digests
 from airflow_mlops.core.faults import CRASH_POINTS, PAUSE_VARIABLE, VARIABLE
 from airflow_mlops.core.registry.ledger import LEASE_VARIABLE, Ledger
 from airflow_mlops.core.registry.promote import promote_model
@@ -92,12 +93,31 @@ def test_promote_killed_and_tried_again(point, mlflow_context, log_model, tmp_pa
     assert RegisteredModel(mlflow_context, NAME).version(2).tags["mlops.card"].endswith("cards/churn/2/card.md")
 
 
-@pytest.mark.parametrize("point", CRASH_POINTS["rollback_model"])
-def test_rollback_killed_and_tried_again_goes_back_once(point, mlflow_context, log_model, tmp_path):
+def regression(context: StepContext) -> dict[str, Any]:
+    """Return a report that version 2 is better than version 3, which is released."""
+    probation = {"alias": f"{NAME}@champion", "entry": 3, "version": 3, "previous": 2, "clock": "2026-05-01"}
+    found = {
+        "tests": [{"name": "auc", "kind": "previous", "passed": False, "severity": "error", "message": "0.1 worse"}],
+        "probation": probation,
+    }
+    key = "reports/flights/probation/1/details.json"
+    context.store.put_json(key, found)
+    return {
+        **{"kind": "model_test", "passed": False, "severity": "error", "summary": "0.1 worse", "probation": probation},
+        **{"details_uri": context.store.uri_of(key), "digest": digests.of_json(found)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("point", "by_evidence"),
+    [(CRASH_POINTS["rollback_model"][0], False), *((point, True) for point in CRASH_POINTS["rollback_model"])],
+)
+def test_rollback_killed_and_tried_again_goes_back_once(point, by_evidence, mlflow_context, log_model, tmp_path):
     for number in (1, 2, 3):
         register_model(mlflow_context, model=log_model(str(number)), model_name=NAME)
         run_step(spec(mlflow_context, "promote_model", f"run/{number}", model=f"churn/{number}"))
-    what = spec(mlflow_context, "rollback_model", "run/back", model_name=NAME)
+    evidence = {"evidence": regression(mlflow_context)} if by_evidence else {}
+    what = spec(mlflow_context, "rollback_model", "run/back", model_name=NAME, **evidence)
     process, _ = start(tmp_path, what, **{VARIABLE: point})
     _, errors = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from airflow_mlops.cli.session import command, note, session, show, user
@@ -15,6 +16,8 @@ from airflow_mlops.core.registry.promote import promote_model
 from airflow_mlops.core.registry.rollback import rollback_model
 from airflow_mlops.core.registry.versions import RegisteredModel
 
+#: Characters that a table shows of a sentence.
+WIDTH = 120
 #: Columns of a table; json and yaml have what stands behind them too.
 _HISTORY = ("entry", "at", "action", "alias", "version", "previous", "by", "reason", "evidence", "run")
 _INCIDENTS = ("at", "incident", "event", "severity", "since", "windows", "summary", "told")
@@ -28,6 +31,8 @@ def status(args: argparse.Namespace) -> None:
         rows = overview.status(context, args.name)
     if args.output not in ("json", "yaml"):
         rows = [{key: value for key, value in row.items() if key != "series"} for row in rows]
+        for row in rows:
+            row["refused"] = row["refused"] and textwrap.shorten(row["refused"], WIDTH, placeholder=" ...")
     show(rows, args.output)
 
 

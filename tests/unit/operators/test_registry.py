@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core import digests
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
 from airflow_mlops.core.tracking import sqlite_uri
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed, MlopsSuperseded, MlopsUnavailable
 from airflow_mlops.links.model import MLflowRunLink, ModelVersionLink
-from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator
+from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
 
 
 @pytest.fixture
@@ -173,3 +174,41 @@ def test_a_models_file_beside_the_dag_is_adopted(context, tmp_path):
     assert named.arguments(given)["model"] == "churn/1"
     with pytest.raises(ValueError, match="trust must be 'recorded', 'unverified' or 'pickle'"):
         RegisterModelOperator(task_id="t", model="churn/1", model_name="other", trust="yes")
+
+
+def test_a_challenger_that_lost_is_skipped_with_the_reason_or_fails(context, log_model):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    report = {"kind": "model_test", "passed": False, "severity": "error", "summary": "AUC fell."}
+    ref = RegisterModelOperator(task_id="t", model=log_model(), model_name="churn", evidence=[report]).execute(task())
+    pushed: dict[str, Any] = {}
+    given = task()
+    given["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+
+    with pytest.raises(AirflowSkipException, match="churn version 1 is not promoted: the model test did not pass: AUC"):
+        PromoteModelOperator(task_id="t", model=ref, fail_on="never").execute(given)
+    assert pushed["return_value"]["kind"] == "refusal"
+    with pytest.raises(MlopsGateFailed):
+        PromoteModelOperator(task_id="t", model=ref).execute(task())
+    with pytest.raises(ValueError, match="fail_on must be"):
+        PromoteModelOperator(task_id="t", model=ref, fail_on="warning")
+
+
+def test_a_rollback_that_nothing_asks_for_is_skipped(context, log_model):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    ref = RegisterModelOperator(task_id="t", model=log_model(), model_name="churn").execute(task())
+    PromoteModelOperator(task_id="t", model=ref).execute(task())
+    details = {"tests": [{"kind": "previous", "passed": True, "message": "Cannot tell", "name": "auc"}]}
+    details["probation"] = {"alias": "churn@champion", "entry": 1, "version": 1}
+    context.store.put_json("reports/details.json", details)
+    report = {
+        **{"kind": "model_test", "passed": True, "severity": "ok", "summary": "", "probation": details["probation"]},
+        **{"details_uri": context.store.uri_of("reports/details.json"), "digest": digests.of_json(details)},
+    }
+    given = task()
+    given["ti"].xcom_push = lambda key, value: None
+    with pytest.raises(AirflowSkipException, match="churn@champion stays: Cannot tell"):
+        RollbackModelOperator(task_id="t", model_name="churn", evidence=report).execute(given)
+    with pytest.raises(ValueError, match="either evidence"):
+        RollbackModelOperator(task_id="t", model_name="churn", evidence=report, to_version=1)

@@ -18,7 +18,8 @@ from airflow_mlops.core import models
 from airflow_mlops.core.data.publishing import data_key
 from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError
 from airflow_mlops.core.lifecycle import erasures, lock, uses
-from airflow_mlops.core.registry.ledger import Ledger, rollback_targets
+from airflow_mlops.core.registry.anchor import needed_versions
+from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.overview import models_with_ledger
 from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.store import ObjectStat, Store, safe_name
@@ -280,7 +281,7 @@ def _mark_versions(context: StepContext, inventory: Inventory, walk: _Walk, name
         return
     entries = [entry for entry in ledger.entries() if entry.state != "void"]
     standing = {int(v.version): v for v in registered.versions()}
-    needed = aliased | rollback_targets(entries, inventory.limits.keep_rollback)
+    needed = aliased | needed_versions(entries, inventory.limits.keep_rollback)
     promoted = {version for entry in entries for version in (entry.version, entry.previous) if version is not None}
     for entry in entries:
         for report in entry.intent.get("evidence") or []:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.core.registry.ledger import Entry
+from airflow_mlops.core.registry.ledger import Entry, rollback_targets
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,16 @@ def comparisons(entry: Entry) -> list[dict[str, Any]]:
 
 
 def anchor_versions(entries: list[Entry]) -> set[int]:
-    """Return the versions that are the anchor of an alias, by whichever metric."""
-    metrics = {None, *(one.get("metric") for entry in entries for one in comparisons(entry))}
-    aliases = {entry.alias for entry in entries if entry.alias}
-    return {found[-1].version for alias in aliases for metric in metrics if (found := anchors(entries, alias, metric))}
+    """Return the versions that are the anchor of an alias, where releases are held against one."""
+    asked = {
+        (entry.alias, metric)
+        for entry in entries
+        for report in entry.intent.get("evidence") or []
+        for metric in report.get("anchored") or []
+    }
+    return {found[-1].version for alias, metric in asked if (found := anchors(entries, alias, metric))}
+
+
+def needed_versions(entries: list[Entry], keep: int | None) -> set[int]:
+    """Return the versions that an alias has, can be rolled back to, or whose challengers are held against them."""
+    return rollback_targets(entries, keep) | anchor_versions(entries)

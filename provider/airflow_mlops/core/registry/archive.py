@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import SpecError
+from airflow_mlops.core.registry.anchor import anchor_versions
 from airflow_mlops.core.registry.ledger import Entry, Ledger, rollback_targets
 from airflow_mlops.core.registry.moves import Move, carry_out, catch_up
 from airflow_mlops.core.registry.versions import ARCHIVED_TAG, RegisteredModel
@@ -106,7 +107,7 @@ def _plan(registered: RegisteredModel, entries: list[Entry], keep: int, reach: i
     aliases: dict[int, str] = {}
     for alias, number in registered.aliases().items():
         aliases.setdefault(number, alias)
-    targets = rollback_targets(entries, reach)
+    targets, anchored = rollback_targets(entries, reach), anchor_versions(entries)
     newest = set(sorted(standing)[-keep:] if keep else [])
     kept: dict[int, str] = {}
     for number, version in standing.items():
@@ -116,6 +117,8 @@ def _plan(registered: RegisteredModel, entries: list[Entry], keep: int, reach: i
             kept[number] = f"is {aliases[number]!r}"
         elif number in targets:
             kept[number] = "can be rolled back to"
+        elif number in anchored:
+            kept[number] = "is an anchor"
         elif number in newest:
             kept[number] = f"among the newest {keep}"
     going = sorted(n for n, version in standing.items() if n not in kept and ARCHIVED_TAG not in (version.tags or {}))

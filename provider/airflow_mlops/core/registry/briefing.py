@@ -51,6 +51,7 @@ def facts(
                 "caveats": [text for details in tested for text in details.get("caveats") or []],
                 "metrics": [row for details in tested for row in metrics(details)],
                 "compared": [one for proof in proofs for one in proof.compared()],
+                "anchored": [one for proof in proofs for one in proof.anchored()],
                 "slices": [row for details in tested for row in _slices(details)],
                 "drift": [_drift(context, report) for report in drift],
                 "hyperparameters": differences(parameters(context, ref), parameters(context, champion)),

@@ -135,6 +135,8 @@ def facts(context: StepContext, name: str, version: int, about: dict[str, Any]) 
                 "kind": "model_card",
                 "name": name,
                 "version": version,
+                "reason": record.get("reason"),
+                "refused": record.get("refused"),
                 "about": {key: about[key] for key in (*SECTIONS, *about) if key in about},
                 "model": {
                     **{key: getattr(ref, key) for key in ("uri", "digest", "run_id", "target", "created_at")},
@@ -262,6 +264,10 @@ def markdown(card: dict[str, Any]) -> str:
         why = f": {plain(last['reason'])}" if last["reason"] else ""
         who = f"by {plain(last['by'])} on {last['at'][:10]}"
         parts.append(f"Last released as {code(last['alias'])} {who} (entry {last['seq']}){why}")
+    if card["reason"]:
+        parts.append(f"Made because: {plain(card['reason'])}")
+    if card["refused"]:
+        parts.append(f"**Not promoted**: {plain(card['refused'])}")
     parts += [
         _section("Model", _listing(card["model"], skip=("signature",))),
         _section("Training data", _listing(card["data"]["training"])),

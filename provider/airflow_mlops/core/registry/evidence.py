@@ -52,8 +52,8 @@ class Proof:
         if self.report["kind"] == APPROVAL:
             kept |= {key: self.details.get(key) for key in ("by", "at", "reason")}
             kept["shown"] = [one.get("digest") for one in self.details.get("request", {}).get("reports") or []]
-        compared = self.compared()
-        return {**kept, "compared": compared} if compared else kept
+        found = {"compared": self.compared(), "anchored": self.anchored()}
+        return {**kept, **{key: one for key, one in found.items() if one}}
 
     def compared(self) -> list[dict[str, Any]]:
         """Return how the model did beside other versions: ``[{"against", "version", "metric", "verdict", ...}]``.
@@ -64,6 +64,12 @@ class Proof:
             return list(self.details.get("request", {}).get("compared") or [])
         sure = (test.get("comparison") for test in self.details.get("tests") or [])
         return [{key: one.get(key) for key in COMPARED} for one in sure if one and one.get("version") is not None]
+
+    def anchored(self) -> list[str]:
+        """Return the metrics by which the model was held against the anchor."""
+        if self.report["kind"] == APPROVAL:
+            return list(self.details.get("request", {}).get("anchored") or [])
+        return sorted({str(one["metric"]) for one in self.details.get("specs") or [] if one.get("kind") == "anchor"})
 
     def champion_of(self, name: str, alias: str) -> Expected:
         """Return the version that the model was measured against, None if there was no champion yet.

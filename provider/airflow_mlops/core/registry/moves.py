@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from airflow_mlops.core import digests
 from airflow_mlops.core.errors import ConflictError, SupersededError
 from airflow_mlops.core.faults import crash_point
-from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done, rollback_targets
+from airflow_mlops.core.registry.anchor import needed_versions
+from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
 from airflow_mlops.core.registry.versions import RegisteredModel
 
 #: Times that a move begins again when others get the number first.
@@ -250,7 +251,7 @@ def _archive(ledger: Ledger, model: RegisteredModel, entry: Entry, log: logging.
     While the entry is open nobody else can promote, but somebody may have between the plan and its intent.
     """
     archived = entry.intent["archived"]
-    needed = set(model.aliases().values()) | rollback_targets(ledger.entries(), archived["keep_rollback"])
+    needed = set(model.aliases().values()) | needed_versions(ledger.entries(), archived["keep_rollback"])
     for number in archived["versions"]:
         if number in needed:
             log.warning("version %d of %r came into use meanwhile and stays", number, ledger.model)

@@ -10,9 +10,13 @@ from airflow_mlops.core.monitoring import history as series
 from airflow_mlops.core.registry.ledger import Entry, Ledger, last_done
 from airflow_mlops.core.registry.versions import RegisteredModel, version_record
 from airflow_mlops.core.serving.state import Deployment, ServerState, servers
+from airflow_mlops.core.store import safe_name
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
+
+#: What is shown of a report that a version was registered with.
+REPORTED = ("kind", "passed", "digest", "subject", "report_uri")
 
 
 def models_with_ledger(context: StepContext) -> list[str]:
@@ -26,7 +30,7 @@ def status(context: StepContext, name: str | None = None) -> list[dict[str, Any]
 
     What is watched without being a registered model has a row without an alias. ``health`` is the worst of the last
     verdicts, ``last_window`` the end of the newest window that was judged, ``series`` what the verdicts rest on,
-    ``incidents`` what is open.
+    ``incidents`` what is open, ``refused`` the last challenger that lost, and why.
 
     :raises NotFoundError: for a name that neither the registry nor the store knows.
     """
@@ -45,7 +49,32 @@ def status(context: StepContext, name: str | None = None) -> list[dict[str, Any]
             rows = [_watched(name)] if name in watched else []
     shown = {about for row in rows for about in _abouts(row)}
     rows += [_watched(about) for about in dict.fromkeys(one["about"] for one in incidents) if about not in shown]
-    return [{**_healthy(context, row), "incidents": _of_row(row, incidents)} for row in rows]
+    refused = {one: _refused_records(context, one) for one in {row["model"] for row in rows} & {*known, name}}
+    return [
+        {
+            **_healthy(context, row),
+            "incidents": _of_row(row, incidents),
+            "refused": _later(refused.get(row["model"], {}), row),
+        }
+        for row in rows
+    ]
+
+
+def _refused_records(context: StepContext, name: str) -> dict[int, dict[str, Any]]:
+    """Return the records of versions whose evidence stands against a promotion, by number."""
+    folder = f"versions/{safe_name(name)}/"
+    found: dict[int, dict[str, Any]] = {}
+    for key in context.store.keys(folder.rstrip("/")):
+        number = key.rpartition("/")[2].removesuffix(".json")
+        if number.isdigit() and (record := context.store.get_json(key)).get("refused"):
+            found[int(number)] = record
+    return dict(sorted(found.items()))
+
+
+def _later(refused: dict[int, dict[str, Any]], row: dict[str, Any]) -> str | None:
+    """Return the last challenger of an alias's version that lost, and why."""
+    later = [number for number in refused if row["version"] is not None and number > row["version"]]
+    return f"version {later[-1]}: {refused[later[-1]]['refused']}" if later else None
 
 
 def _abouts(row: dict[str, Any]) -> tuple[str, str]:
@@ -169,7 +198,9 @@ def _row(
 def history(context: StepContext, name: str) -> list[dict[str, Any]]:
     """Return one row for each entry of a ledger and for each deployment, the oldest first; void ones with the reason.
 
-    ``evidence`` is for people; ``reports``, ``data``, ``code``, ``digest`` and ``key`` have what stands behind it.
+    A version that was not promoted because its evidence did not pass has a row without a number, of action
+    ``refused``. ``evidence`` is for people; ``reports``, ``data``, ``code``, ``digest`` and ``key`` have what stands
+    behind it.
 
     :raises NotFoundError: if the model has no ledger here, and was not deployed either.
     """
@@ -180,7 +211,10 @@ def history(context: StepContext, name: str) -> list[dict[str, Any]]:
     rows = [_history_row(entry) for entry in (ledger.entries() if ledger.binding() else [])] + deployed
     numbers = {row["version"] for row in rows if row["version"] is not None}
     origins = {number: _origin(version_record(context, name, number)) for number in numbers}
+    promoted = {row["version"] for row in rows if (row["action"], row["state"]) == ("promote", "done")}
+    lost = {n: one for n, one in _refused_records(context, name).items() if n not in promoted}
     found = [{**row, **origins.get(row["version"] or 0, _origin(None))} for row in rows]
+    found += [{**_refused_row(number, record), **_origin(record)} for number, record in lost.items()]
     return sorted(found, key=lambda row: str(row["at"]))
 
 
@@ -213,6 +247,31 @@ def _deployment_row(one: Deployment) -> dict[str, Any]:
         "reports": [],
         "key": one.intent.get("key") or None,
         "provider_version": run.get("provider_version"),
+    }
+
+
+def _refused_row(number: int, record: dict[str, Any]) -> dict[str, Any]:
+    run = record.get("run") or {}
+    reports = record.get("evidence") or []
+    said = f"not promoted: {record['refused']}"
+    return {
+        "entry": None,
+        "at": str(record.get("refused_at") or record["at"])[:19],
+        "action": "refused",
+        "alias": None,
+        "version": number,
+        "previous": None,
+        "by": None,
+        "reason": f"{record['reason']} {said[0].upper()}{said[1:]}" if record.get("reason") else said,
+        "evidence": ", ".join(f"{one['kind']} {'passed' if one['passed'] else 'failed'}" for one in reports) or None,
+        "run": _run(run),
+        "state": "refused",
+        "digest": (record.get("ref") or {}).get("digest"),
+        "archived": None,
+        "reports": [{key: one.get(key) for key in REPORTED} for one in reports],
+        "key": None,
+        "provider_version": run.get("provider_version"),
+        "settled_by": None,
     }
 
 
@@ -257,4 +316,5 @@ def _origin(record: dict[str, Any] | None) -> dict[str, Any]:
         "code": ref.get("code"),
         "mlflow_run_id": ref.get("run_id"),
         "registered_by": (record or {}).get("key"),
+        "made_because": (record or {}).get("reason"),
     }

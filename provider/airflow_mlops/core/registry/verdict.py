@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.registry.versions import RegisteredModel, version_key, version_record
+from airflow_mlops.core.vocabulary import utc_now
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -40,7 +41,9 @@ def note(
     record = version_record(context, registered.name, number)
     if record is None or (why is None and not record.get("refused")):
         return
-    kept = {**record, "refused": why, "evidence": record.get("evidence") or (reports if why else [])}
-    if kept != record:
+    if record.get("refused") != why:
+        since = utc_now() if why else None
+        evidence = record.get("evidence") or (reports if why else [])
+        kept = {**record, "refused": why, "refused_at": since, "evidence": evidence}
         context.store.put_json(version_key(registered.name, number), kept)
     registered.tag_version(number, {REFUSED_TAG: (why or "")[:TAG_LIMIT]})
