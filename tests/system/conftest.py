@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +49,42 @@ class DagsTest:
             timeout=500,
             check=False,
         )
+
+    def several(self, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+        """Run several ``airflow ...`` in one process, which imports what they need once; stop at one that fails.
+
+        :return: exit code and output of each.
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL, json.dumps(commands)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        *parts, rest = re.split(r"^=== (-?\d+)\n", done.stdout, flags=re.MULTILINE)
+        assert done.returncode == 0, rest[-4000:]
+        return [(int(code), output) for output, code in zip(parts[::2], parts[1::2], strict=True)]
+
+
+SEVERAL = """
+import json, sys
+from airflow.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["airflow", *arguments]
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if code == 1 and error.code != 1:
+            print(error.code)
+    print(f"\\n=== {code}", flush=True)
+    if code:
+        break
+"""
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,106 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_diabetes
+
+ROOT = Path(__file__).resolve().parents[2]
+#: The reference DAG of a level has fewer lines; so has what is written.
+MOST_LINES = {1: 120, 2: 150, 3: 150, 4: 180}
 
 
-def customers(kind: str) -> pd.DataFrame:
-    """Rows with numbers, words, a time, missing values, and a target of a kind."""
+def projects_tests(airflow_test: Any, *projects: str) -> str:
+    """Run the tests that come with projects; return what pytest says of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"{name}/tests" for name in projects)],
+        env=airflow_test.environment,
+        cwd=airflow_test.dags,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight weeks of flights in two files, with a key and a time."""
+    sys.path.insert(0, str(ROOT / "dags"))
+    try:
+        from flights.source import read_flights
+    finally:
+        sys.path.remove(str(ROOT / "dags"))
+    frame = read_flights()
+    frame = frame[frame["scheduled_departure"] < "2013-03-01"].iloc[::3]
+    folder = tmp_path_factory.mktemp("data") / "flights of 2013"
+    folder.mkdir()
+    frame.iloc[: len(frame) // 2].to_parquet(folder / "1.parquet", index=False)
+    frame.iloc[len(frame) // 2 :].to_parquet(folder / "2.parquet", index=False)
+    return folder
+
+
+def test_each_level_runs_on_real_data_of_other_people(airflow_test: Any, flights: Path, tmp_path: Path) -> None:
+    study = tmp_path / "Diabetes study.csv"
+    load_diabetes(as_frame=True, scaled=False).frame.to_csv(study, index=False)
+    dags = str(airflow_test.dags)
+
+    def test(dag: str, **conf: Any) -> tuple[str, ...]:
+        return ("dags", "test", dag, "--conf", json.dumps(conf))
+
+    done = airflow_test.several(
+        ("mlops", "init", "--level", "3", dags, "--data", str(study), "--target", "target"),
+        ("mlops", "init", dags, "--data", str(flights), "--target", "late"),
+        ("mlops", "init", "--level", "3", dags, "--name", "flights_of_2013"),
+        ("dags", "list-import-errors", "--output", "json"),
+        test("diabetes_study_level_1"),
+        ("mlops", "promote", "diabetes_study", "1"),
+        test("diabetes_study_level_2", green_runs=1),
+        test("diabetes_study_level_3"),
+        test("flights_of_2013_level_1", max_iter=20),
+        ("mlops", "promote", "flights_of_2013", "1"),
+        test("flights_of_2013_level_3"),
+        test("flights_of_2013_level_3", start="2013-02-04", end="2013-02-11"),
+        ("mlops", "status", "--output", "json"),
+        ("mlops", "history", "flights_of_2013", "--metric", "roc_auc", "--output", "json"),
+    )
+    for code, output in done:
+        assert code == 0, output[-4000:]
+    outputs = [output for _, output in done]
+    assert "a quantity" in outputs[0]
+    assert "no column of times" in outputs[0]
+    assert "is a git repository now" in outputs[0]
+    assert "'flight_id' identifies a row" in outputs[1]
+    assert "'scheduled_departure' says when a row is of: periods of 7d" in outputs[1]
+    assert "tested on the latest 16 days" in outputs[1]
+    assert "flights_of_2013_level_1.py" not in outputs[2], "it is there, and stays as it is"
+    assert "flights_of_2013_level_3.py" in outputs[2]
+    assert outputs[3].strip().endswith(("[]", "No data found"))
+
+    rows = {(row["model"], row["alias"]): row for row in listed(outputs[-2])}
+    assert rows["diabetes_study", "champion"]["version"] == 2, "the commit that init made was released"
+    assert rows["diabetes_study", "staging"]["version"] == 2
+    assert rows["flights_of_2013", "champion"]["version"] == 1
+    assert {row["health"] for row in rows.values()} <= {"ok", "warning"}
+    weeks = {point["start"][:10]: point["value"] for point in listed(outputs[-1])}
+    assert sorted(weeks) == ["2013-02-04", "2013-02-18"], "the newest whole week, and the one that was asked for"
+    assert 0.5 < weeks["2013-02-18"] < 0.75
+
+    for file in airflow_test.dags.glob("*_level_*.py"):
+        assert len(file.read_text().splitlines()) < MOST_LINES[int(file.stem[-1])], file
+    assert "8 passed" in projects_tests(airflow_test, "diabetes_study", "flights_of_2013")
+    style = ("ruff", "check", "--isolated", "--select", "E,F,I,UP", "--line-length", "120", dags)
+    checked = subprocess.run([sys.executable, "-m", *style], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def listed(output: str) -> list[dict[str, Any]]:
+    """Return the rows of ``--output json``."""
+    found: list[dict[str, Any]] = json.loads(next(line for line in output.splitlines() if line.startswith("[{")))
+    return found
+
+
+def customers() -> pd.DataFrame:
+    """Rows with names that need care, a time, missing values, and a target of words."""
     rng = np.random.default_rng(0)
     count = 600
     frame = pd.DataFrame(
@@ -24,51 +122,58 @@ def customers(kind: str) -> pd.DataFrame:
             "plan": rng.choice(["basic", "pro", None], count),
         }
     )
-    if kind == "classes":
-        frame["left"] = np.where(frame["visits"] + rng.normal(0, 10, count) < 20, "yes", "no")
-    else:
-        frame = frame.drop(columns="signed up")
-        frame["left"] = frame["visits"] * 2.5 + rng.normal(size=count)
+    frame["left"] = np.where(frame["visits"] + rng.normal(0, 10, count) < 20, "yes", "no")
     return frame
 
 
-@pytest.mark.parametrize("kind", ["classes", "quantity"])
-def test_what_it_writes_passes_its_own_tests_and_registers_a_model(
-    airflow_test: Any, tmp_path: Path, kind: str
-) -> None:
-    frame = customers(kind)
-    file = tmp_path / ("My Customers.csv" if kind == "classes" else "customers.parquet")
-    frame.to_csv(file, index=False) if kind == "classes" else frame.to_parquet(file, index=False)
-    name = "my_customers" if kind == "classes" else "customers"
-    command = ("mlops", "init", str(airflow_test.dags), "--data", str(file), "--target", "left")
-    done = airflow_test.cli(*command)
-    assert done.returncode == 0, done.stdout
-    written = sorted(path.relative_to(airflow_test.dags).as_posix() for path in airflow_test.dags.rglob("*.*"))
-    assert f"{name}_level_1.py" in written
-    before = {path: path.read_bytes() for path in airflow_test.dags.rglob("*.py")}
-    again = airflow_test.cli(*command)
-    assert again.returncode != 0
-    assert "is there already; nothing was written" in again.stdout
-    assert {path: path.read_bytes() for path in airflow_test.dags.rglob("*.py")} == before
+def test_the_project_goes_up_level_by_level_and_nothing_is_overwritten(airflow_test: Any, tmp_path: Path) -> None:
+    from airflow_mlops.cli.skeleton import known, look, write
+    from airflow_mlops.core.errors import ConflictError, SpecError
 
-    # The tests' own process imports Airflow, which reads its configuration from there.
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(airflow_test.dags / name / "tests")],
-        env=airflow_test.environment,
-        cwd=airflow_test.dags,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert tests.returncode == 0, tests.stdout[-3000:]
-    assert "4 passed" in tests.stdout
+    file = tmp_path / "My Customers.csv"
+    customers().to_csv(file, index=False)
+    data, folder = look(str(file), "left"), airflow_test.dags
+    assert (data.key, data.time, data.classes, data.window) == (None, "signed up", 2, "7d")
+    first = write(1, folder, data, "my_customers")
+    assert first[0] == folder / "my_customers_level_1.py"
+    assert "4 passed" in projects_tests(airflow_test, "my_customers")
+    before = {path: path.read_bytes() for path in first}
+    with pytest.raises(ConflictError, match="is there already; nothing was written"):
+        write(1, folder, data, "my_customers")
+    assert known(folder, None, None, None) == (str(file), "left", "my_customers")
+    assert write(3, folder, data, "my_customers") == [folder / f"my_customers_level_{one}.py" for one in (2, 3)]
+    with pytest.raises(ConflictError, match="is of the column 'left' of"):
+        write(3, folder, look(str(file), "plan"), "my_customers")
+    (folder / "other").mkdir()
+    with pytest.raises(ConflictError, match=r"is no project of this command's"):
+        write(1, folder, data, "other")
+    assert {path: path.read_bytes() for path in before} == before
 
-    listed = airflow_test.cli("dags", "list-import-errors", "--output", "json")
-    assert listed.stdout.strip().endswith(("[]", "No data found")), listed.stdout
-    run = airflow_test.cli("dags", "test", f"{name}_level_1", "--conf", '{"max_iter": 20}')
-    assert run.returncode == 0, run.stdout[-4000:]
-    promoted = airflow_test.cli("mlops", "promote", name, "1")
-    assert promoted.returncode == 0, promoted.stdout
+    write(1, folder, data, "second")
+    with pytest.raises(SpecError, match="has the projects my_customers, second"):
+        known(folder, None, None, None)
+    with pytest.raises(SpecError, match="give --data and --target"):
+        known(tmp_path, None, None, None)
+
+
+def test_what_a_column_means_is_guessed_with_care(tmp_path: Path) -> None:
+    from airflow_mlops.cli.skeleton import look
+
+    file = tmp_path / "c.csv"
+    count = 400
+    frame = pd.DataFrame({"customerId": range(count), "grid": range(count), "at": "2026-01-01", "y": 0.5})
+    frame["at"] = pd.date_range("2026-01-01", periods=count, freq="h")
+    frame["y"] = np.arange(count) / 7
+    frame.to_csv(file, index=False)
+    data = look(str(file), "y")
+    assert (data.key, data.time, data.classes, data.window) == ("customerId", "at", None, "1d")
+    assert not data.learns, "24 rows of a day say little of how days vary"
+    frame["customerId"] //= 2
+    frame["paid at"] = frame["at"]
+    frame.to_csv(file, index=False)
+    data = look(str(file), "y")
+    assert (data.key, data.time, data.window) == (None, None, None), "no key twice, and of two times none"
+    assert any("several times ('at', 'paid at')" in line for line in data.said())
 
 
 def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_path: Path) -> None:
@@ -86,4 +191,8 @@ def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_pa
     file.write_text("a,b\n1,0\n2,0\n")
     with pytest.raises(EmptyDataError, match="two or more"):
         look(str(file), "b")
-    assert list(airflow_test.dags.iterdir()) == []
+    (airflow_test.dags / "inner").mkdir()
+    command = ("mlops", "init", str(airflow_test.dags / "inner"), "--data", str(file), "--target", "b")
+    refused = airflow_test.cli(*command)
+    assert re.search(r"SpecError: .*inner is inside the dags folder", refused.stdout), refused.stdout
+    assert [path.name for path in airflow_test.dags.rglob("*")] == ["inner"]

@@ -252,13 +252,13 @@ def _init_command(common: tuple[Arg, ...]) -> ActionCommand:
 
     return ActionCommand(
         name="init",
-        help="Write a DAG and a small project for your own data into a dags folder",
+        help="Write the DAGs of a level and a small project for your own data into a dags folder",
         func=lazy_load_command(f"{_SKELETON}.init"),
         args=(
-            Arg(("folder",), help="The dags folder, or one in it"),
-            Arg(("--level",), help="MLOps level (default: 1)", type=int, default=1),
-            Arg(("--data",), help="Your CSV or Parquet: a file, folder, glob or s3:// URI", required=True),
-            Arg(("--target",), help="The column to predict", required=True, metavar="COLUMN"),
+            Arg(("folder",), help="The dags folder", metavar="TARGET"),
+            Arg(("--level",), help="MLOps level; it has the levels below it (default: 1)", type=int, default=1),
+            Arg(("--data",), help="Your CSV or Parquet: a file, folder, glob or s3:// URI (default: the project's)"),
+            Arg(("--target",), help="The column to predict (default: the project's)", metavar="COLUMN"),
             Arg(("--name",), help="Name of project, model and DAG (default: the file's)"),
             *common,
         ),

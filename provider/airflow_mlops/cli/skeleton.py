@@ -1,172 +1,226 @@
-"""What ``airflow mlops init`` does: a DAG and a small project for the user's own data. Imported when it runs."""
+"""What ``airflow mlops init`` does: DAGs and a small project for the user's own data. Imported when it runs."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import keyword
 import re
 import shutil
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from airflow_mlops.cli.session import command, note
-from airflow_mlops.core.errors import ConflictError, EmptyDataError, MissingColumnError, SpecError, did_you_mean
-from airflow_mlops.core.extras import require
+from airflow_mlops.cli.skeleton_data import Data, look
+from airflow_mlops.cli.skeleton_repository import Place, commit, place_of
+from airflow_mlops.core.errors import ConflictError, SpecError
 
-LEVELS = (1,)
-#: Rows that are looked at to tell what the target is.
-SAMPLE = 100_000
-#: A target of whole numbers with so many values or fewer is one of classes.
-MAX_CLASSES = 20
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a file says of itself.
-
-    :param kinds: of each column: ``number``, ``word``, ``time``, or ``other``.
-    :param classes: how many values the target has; None for a quantity.
-    """
-
-    path: str
-    target: str
-    kinds: dict[str, str]
-    classes: int | None
+LEVELS = (1, 2, 3)
+#: Characters of a list that stands in one line.
+LINE = 100
+#: Airflow's own schedules for the lengths of a period.
+PRESETS = {"28d": "@monthly", "7d": "@weekly", "1d": "@daily", "6h": "@daily", "1h": "@hourly"}
 
 
 @command
 def init(args: argparse.Namespace) -> None:
-    """Write a DAG and a small project that run as they are."""
+    """Write DAGs and a small project that run as they are."""
     if args.level not in LEVELS:
-        raise SpecError(
-            f"--level {args.level} has no skeleton yet; there is one of level {', '.join(map(str, LEVELS))}"
-        )
-    written = write(args.level, Path(args.folder), look(args.data, args.target), args.name)
-    for path in written:
-        print(path)
-    name = written[0].stem.removesuffix(f"_level_{args.level}")
-    note(f"Try it: airflow dags test {name}_level_{args.level}, with {args.folder} as (or in) the dags folder")
+        raise SpecError(f"--level {args.level} has no skeleton; there is one of level {', '.join(map(str, LEVELS))}")
+    folder = Path(args.folder).expanduser()
+    check_folder(folder)
+    path, target, name = args.data, args.target, args.name
+    if not path or not target:
+        path, target, name = known(folder, path, target, name)
+    data = look(path, target)
+    project = name or project_name(data.path)
+    place = place_of(folder) if args.level >= 2 else Place()
+    written = write(args.level, folder, data, project, place)
+    for file in written:
+        print(file)
+    for line in data.said():
+        note(line)
+    if args.level >= 2:
+        note(commit(place, written, project))
+    note(f"Try it: airflow dags test {project}_level_1; its tests: pytest {folder / project / 'tests'}")
 
 
-def look(data: str, target: str) -> Data:
-    """Read what kind each column is.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which nothing could be imported.
 
-    :raises MissingSourceError: if there is no such file.
-    :raises MissingColumnError: if the target is none of its columns.
-    :raises EmptyDataError: if it has no rows, or the target no two values.
+    :raises SpecError: for a folder inside the configured dags folder.
     """
-    require("pyarrow", "init")
-    import pyarrow as pa
+    from airflow.configuration import conf
 
-    from airflow_mlops.core.data.reading import open_source
-
-    path = data if "://" in data else str(Path(data).expanduser().absolute())
-    source = open_source(path)
-    names = list(source.schema.names)
-    if target not in names:
-        raise MissingColumnError(f"{data} has no column {target!r}{did_you_mean(target, names)}", column=target)
-    values: set[Any] = set()
-    seen = 0
-    for batch in source.batches([target]):
-        values |= {value for value in batch.column(0).to_pylist() if value is not None}
-        seen += batch.num_rows
-        if seen >= SAMPLE:
-            break
-    if len(values) < 2:
-        raise EmptyDataError(f"the target {target!r} of {data} has {len(values)} value(s); a model needs two or more")
-    kinds = {field.name: _kind(pa, field.type) for field in source.schema}
-    classes = len(values) if _is_class(pa, source.schema.field(target).type, values) else None
-    return Data(path, target, kinds, classes)
+    top = Path(conf.get("core", "dags_folder")).expanduser().absolute()
+    if top in folder.absolute().parents:
+        raise SpecError(
+            f"{folder} is inside the dags folder {top}, and modules are imported from the dags folder itself: give that"
+        )
 
 
-def _kind(pa: Any, kind: Any) -> str:
-    types = pa.types
-    if types.is_timestamp(kind) or types.is_date(kind):
-        return "time"
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind):
-        return "number"
-    return "word" if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind) else "other"
+def known(folder: Path, path: str | None, target: str | None, name: str | None) -> tuple[str, str, str]:
+    """Return data, target and name of a project that is in a folder already.
+
+    :raises SpecError: if there is none, or which one is meant is not said.
+    """
+    wanted = [folder / name] if name else [one.parent for one in sorted(folder.glob("*/project.py"))]
+    found = [one for one in wanted if (one / "project.py").is_file()]
+    if len(found) != 1:
+        names = ", ".join(one.name for one in found)
+        raise SpecError(
+            f"{folder} has the projects {names}; say which one by --name"
+            if found
+            else f"give --data and --target; {folder} has no project yet to take them from"
+        )
+    constants = read_constants(found[0] / "project.py")
+    try:
+        return path or constants["DATA"], target or constants["ROLES"]["target"], found[0].name
+    except (KeyError, TypeError):
+        raise SpecError(
+            f"{found[0] / 'project.py'} has no DATA and ROLES['target'] that are plain text; give --data and --target"
+        ) from None
 
 
-def _is_class(pa: Any, kind: Any, values: set[Any]) -> bool:
-    if _kind(pa, kind) == "number" and not pa.types.is_boolean(kind):
-        return len(values) <= MAX_CLASSES and all(float(value).is_integer() for value in values)
-    return True
+def read_constants(file: Path) -> dict[str, Any]:
+    """Return what a module assigns to its names as plain values; nothing is executed."""
+    constants: dict[str, Any] = {}
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            try:
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return constants
 
 
-def write(level: int, folder: Path, data: Data, name: str | None = None) -> list[Path]:
-    """Write the files, or none if one is there already; return them, the DAG first.
+def write(level: int, folder: Path, data: Data, project: str, place: Place | None = None) -> list[Path]:
+    """Write the files that are not there yet, or none; return them, the DAGs first.
 
-    :raises ConflictError: naming what is there.
+    A project that is there for the same data and target stays as it is, and gets the DAGs of the levels it lacks.
+
+    :raises ConflictError: if all are there, or the project is another one.
     :raises SpecError: for a name that no package can have.
     """
-    import jinja2
-
-    project = name or _project_name(data.path)
     if not project.isidentifier() or keyword.iskeyword(project):
         raise SpecError(f"{project!r} cannot be the name of a Python package; give another one by --name")
-    templates = resources.files("airflow_mlops") / "skeleton"
-    # What is made is Python and YAML, and no page.
-    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    made = {
-        folder / target: environment.from_string((templates / source).read_text("utf-8")).render(
-            _values(level, project, data)
-        )
-        for target, source in (
-            (f"{project}_level_{level}.py", f"dag_level_{level}.py.jinja"),
-            (f"{project}/trainer.py", "trainer.py.jinja"),
-            (f"{project}/expectations.yaml", "expectations.yaml.jinja"),
-            (f"{project}/tests/test_{project}.py", "test_project.py.jinja"),
-        )
+    values = _values(project, data, place or Place())
+    dags = {folder / f"{project}_level_{one}.py": f"dag_level_{one}.py.jinja" for one in range(1, level + 1)}
+    sources = {
+        f"{project}/project.py": "project.py.jinja",
+        f"{project}/trainer.py": "trainer.py.jinja",
+        f"{project}/expectations.yaml": "expectations.yaml.jinja",
+        f"{project}/requirements.txt": "requirements.txt.jinja",
+        f"{project}/tests/test_{project}.py": "test_project.py.jinja",
     }
-    made[folder / project / "__init__.py"] = f'"""The model {project}."""\n'
-    # No DAG is to be looked for in there.
-    made[folder / project / ".airflowignore"] = "*\n"
-    there = [path for path in made if path.exists()] or [one for one in (folder / project,) if one.exists()]
-    if there:
-        raise ConflictError(f"{', '.join(map(str, there))} is there already; nothing was written. Give another --name")
+    plain = {
+        folder / project / "__init__.py": f'"""The model {project}."""\n',
+        folder / project / "tests" / "__init__.py": "",
+        # No DAG is to be looked for in there.
+        folder / project / ".airflowignore": "*\n",
+    }
+    is_there = (folder / project).exists()
+    if is_there:
+        _check_same(folder / project, data)
+    wanted = {**dags, **({} if is_there else {folder / name: source for name, source in sources.items()})}
+    missing = {path: source for path, source in wanted.items() if not path.exists()}
+    stray = [path for path in dags if path not in missing] if not is_there else []
+    if stray or not missing:
+        there = ", ".join(map(str, stray or dags))
+        raise ConflictError(f"{there} is there already; nothing was written. Give another --name, or a higher --level")
+    made = {path: _render(source, values) for path, source in missing.items()}
+    made |= {} if is_there else plain
+    done: list[Path] = []
     try:
         for path, text in made.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8") as file:
+                done.append(path)
                 file.write(text)
     except BaseException:
-        shutil.rmtree(folder / project, ignore_errors=True)
-        (folder / f"{project}_level_{level}.py").unlink(missing_ok=True)
+        for path in done:
+            path.unlink(missing_ok=True)
+        if not is_there:
+            shutil.rmtree(folder / project, ignore_errors=True)
         raise
-    return list(made)
+    return done
 
 
-def _project_name(path: str) -> str:
+def _check_same(project: Path, data: Data) -> None:
+    """Refuse to add DAGs to a project of other data.
+
+    :raises ConflictError: saying what the project is of.
+    """
+    if not (project / "project.py").is_file():
+        raise ConflictError(
+            f"{project} is there already, and is no project of this command's; nothing was written. Give another --name"
+        )
+    constants = read_constants(project / "project.py")
+    roles = constants.get("ROLES")
+    of = (constants.get("DATA"), roles.get("target") if isinstance(roles, dict) else None)
+    if of != (data.path, data.target):
+        raise ConflictError(
+            f"{project} is there already, and is of the column {of[1]!r} of {of[0]}; nothing was written. Give another "
+            "--name"
+        )
+
+
+def _render(source: str, values: dict[str, Any]) -> str:
+    import jinja2
+
+    templates = resources.files("airflow_mlops") / "skeleton"
+    # What is made is Python and YAML, and no page.
+    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701
+    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["listed"] = _listed
+    return environment.from_string((templates / source).read_text("utf-8")).render(values)
+
+
+def _listed(names: list[str]) -> str:
+    """Return a list as it stands in Python, with a line for each name if one does not hold them all."""
+    text = json.dumps(names, ensure_ascii=False)
+    if len(text) <= LINE:
+        return text
+    return "[\n" + "".join(f"    {json.dumps(name, ensure_ascii=False)},\n" for name in names) + "]"
+
+
+def project_name(path: str) -> str:
+    """Return a name for a project from its file's."""
     stem = re.sub(r"\W+", "_", Path(path.rstrip("/")).stem.replace("*", "")).strip("_").lower()
     return stem if stem and not stem[0].isdigit() else f"model_{stem}".rstrip("_")
 
 
-def _values(level: int, project: str, data: Data) -> dict[str, Any]:
-    features = {name: kind for name, kind in data.kinds.items() if name != data.target}
-    times = [name for name, kind in features.items() if kind == "time"]
-    # Two times could mean anything; one says when the row is of.
-    time = times[0] if len(times) == 1 else None
-    metric, least, labels = "r2", 0.0, "rng.normal(size=count)"
+def _values(project: str, data: Data, place: Place) -> dict[str, Any]:
+    features = {name: kind for name, kind in data.kinds.items() if name not in (data.target, data.key, data.time)}
+    metric, least, labels, said = "r2", 0.0, "rng.normal(size=count)", "prediction"
     if data.classes is not None:
         metric, least = ("roc_auc", 0.5) if data.classes == 2 else ("accuracy", 0.0)
         labels = f"np.arange(count) % {min(data.classes, 5)}"
+        said = "prediction_probability" if data.classes == 2 else "prediction"
+    roles = {"key": data.key, "time": data.time, "target": data.target}
     return {
-        "level": level,
         "name": project,
         "data": data.path,
         "target": data.target,
         "columns": list(data.kinds)[:100],
         "numbers": [name for name, kind in features.items() if kind == "number"],
         "words": [name for name, kind in features.items() if kind == "word"],
-        "roles": {"target": data.target, **({"time": time} if time else {})},
-        "split": {"by": "time", "test": 0.2} if time else {"by": "random", "test": 0.2},
+        "roles": {name: column for name, column in roles.items() if column},
+        "key": data.key,
+        "time": data.time,
+        "split": data.split,
+        "compares": data.compares,
+        "window": data.window,
+        "preset": PRESETS[data.window] if data.window else "@daily",
+        "thresholds": "learn" if data.learns else "evidently",
         "metric": metric,
         "least": least,
         "labels": labels,
+        "said": said,
         "estimator": "HistGradientBoostingClassifier" if data.classes else "HistGradientBoostingRegressor",
+        "repository": place.repository,
+        "ref": place.ref,
+        "prefix": place.prefix,
     }
