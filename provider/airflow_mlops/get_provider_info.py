@@ -78,6 +78,12 @@ _SERVER_FIELDS = {
         "schema": {"type": ["string", "null"]},
         "description": "With ``docker``: the most that a server may take, such as 2g.",
     },
+    "metrics": {
+        "label": "Metrics",
+        "schema": {"type": ["string", "null"]},
+        "description": "Servers of somebody else: URL or path of their Prometheus metrics, read with login and "
+        "password, or with a password alone as bearer token. They can be monitored, not deployed to.",
+    },
 }
 
 _OPTIONS = {
@@ -165,6 +171,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.prediction",
                     "airflow_mlops.operators.registry",
                     "airflow_mlops.operators.retraining",
+                    "airflow_mlops.operators.service",
                     "airflow_mlops.operators.serving",
                     "airflow_mlops.operators.training",
                 ],
@@ -232,7 +239,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": "Model server",
                 "conn-fields": _SERVER_FIELDS,
                 "ui-field-behaviour": {
-                    "hidden-fields": ["schema", "login", "password"],
+                    "hidden-fields": ["schema"],
                     "relabeling": {},
                     "placeholders": {"host": "gateway.example.com", "port": "8600"},
                 },

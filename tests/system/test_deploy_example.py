@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from airflow_mlops.core.monitoring import history
+from airflow_mlops.core.monitoring.service import monitor_service
+from airflow_mlops.core.registry import overview
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
@@ -22,6 +25,7 @@ from servers.models import log_model
 from servers.s3 import free_port
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "deploy_model.py"
+SERVICE = EXAMPLE.with_name("monitor_service.py")
 
 
 @pytest.fixture
@@ -78,3 +82,17 @@ def test_a_version_is_deployed_and_then_the_next(
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert json.loads(answer.read()) == {"predictions": [2.5]}
         assert answer.headers["X-Model-Version"] == "2"
+
+    # The example of monitoring, in the same Airflow. A first run would only read.
+    shutil.copy(SERVICE, airflow_test.dags)
+    assert monitor_service(home, server="churn", place={})["passed"]
+    for _ in range(40):
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+    told = airflow_test.cli("dags", "test", "churn_served", "2026-01-04")
+    assert "churn holds; 40 requests" in told.stdout, told.stdout[-3000:]
+    (point,) = history.read(home.store, "churn", kind="service")
+    assert (point.version, point.figures["requests"], point.figures["error_share"]) == ("2", 40, 0.0)
+    assert point.figures["latency_p95_ms"] > 0
+    assert [row["series"] for row in overview.figures(home, "churn")] == ["server", "service"]
+    assert overview.status(home, "churn")[0]["series"]["service"]["figures"] == point.figures

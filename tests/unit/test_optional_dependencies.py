@@ -66,7 +66,7 @@ def csv(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 #: Steps that do with Python alone.
-NEEDS_NONE = {"alert", "decide_retraining"}
+NEEDS_NONE = {"alert", "decide_retraining", "monitor_service"}
 
 CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
     ("snapshot_data", ("pyarrow",), {"source": "{csv}"}, "pyarrow"),
@@ -138,6 +138,15 @@ def test_a_decision_needs_no_extra(tmp_path: Path) -> None:
         "import json\nfrom airflow_mlops.core.steps import run_step\nprint(run_step(json.loads(sys.argv[1]))['action'])"
     )
     assert run(EVERYTHING, code, json.dumps(spec)).splitlines()[-1] == "wait"
+
+
+def test_counters_need_no_extra(tmp_path: Path) -> None:
+    counted = {"name": "a", "role": "server", "requests": 1, "errors": 0, "buckets": None, "started": 1.0}
+    spec = {"step": "monitor_service", "args": {"server": "s", "counted": [counted]}, "store": str(tmp_path)}
+    code = (
+        "import json\nfrom airflow_mlops.core.steps import run_step\nprint(run_step(json.loads(sys.argv[1]))['kind'])"
+    )
+    assert run(EVERYTHING, code, json.dumps(spec)).splitlines()[-1] == "service"
 
 
 def test_every_step_has_a_case() -> None:

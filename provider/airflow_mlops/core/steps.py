@@ -37,6 +37,7 @@ STEPS = {
     "detect_drift": "airflow_mlops.core.drift.step:detect_drift",
     "adopt_model": "airflow_mlops.core.registry.adopt_version:adopt_model",
     "monitor_performance": "airflow_mlops.core.monitoring.performance:monitor_performance",
+    "monitor_service": "airflow_mlops.core.monitoring.service:monitor_service",
     "batch_predict": "airflow_mlops.core.predictions.batch:batch_predict",
     "deploy_model": "airflow_mlops.core.serving.deploy:deploy_model",
     "decide_retraining": "airflow_mlops.core.policy.step:decide_retraining",

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseHook, conf
 
 from airflow_mlops import backend
 from airflow_mlops.core.errors import CannotReachError, MlopsError, SpecError, did_you_mean
+from airflow_mlops.core.serving import counters, exposition
 from airflow_mlops.core.serving.client import ServerClient
 from airflow_mlops.core.serving.places import Place, alive
 from airflow_mlops.hooks.forms import form_widgets
@@ -18,8 +19,10 @@ from airflow_mlops.hooks.forms import form_widgets
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_mlops.core.serving.exposition import Series
+
 #: What a connection's extra may hold.
-EXTRA = ("backend", "gateway_folder", "image", "network", "docker_conn_id", "user", "memory")
+EXTRA = ("backend", "gateway_folder", "image", "network", "docker_conn_id", "user", "memory", "metrics")
 
 
 class ModelServerHook(BaseHook):
@@ -27,7 +30,9 @@ class ModelServerHook(BaseHook):
 
     The connection, of type ``model_server``: ``host`` and ``port`` of the gateway as clients reach it. Extra:
     ``backend`` (``processes``, the default, or ``docker``), and for ``docker`` ``gateway_folder`` (the gateway's folder
-    as the workers see it), ``image``, ``network``, ``docker_conn_id``, ``user``, ``memory``.
+    as the workers see it), ``image``, ``network``, ``docker_conn_id``, ``user``, ``memory``. Of servers that somebody
+    else started: ``metrics``, the URL of what they expose for Prometheus, its path at the host, or a list of either;
+    login and password are for that (a password alone is a bearer token).
 
     :param server_conn_id: the connection, or None for the configuration's back end.
     """
@@ -50,7 +55,7 @@ class ModelServerHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels and placeholders of the connection form (Airflow 3.1)."""
         return {
-            "hidden_fields": ["schema", "login", "password"],
+            "hidden_fields": ["schema"],
             "relabeling": {},
             "placeholders": {"host": "gateway.example.com", "port": "8600"},
         }
@@ -70,6 +75,42 @@ class ModelServerHook(BaseHook):
         return backend.connection(conn_id)
 
     @cached_property
+    def _extra(self) -> dict[str, Any]:
+        connection = self.connection
+        if connection is None:
+            return {}
+        extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
+        for key in extra:
+            if key not in EXTRA:
+                near = did_you_mean(key, EXTRA)
+                raise SpecError(f"the connection {str(connection.conn_id)!r} has an extra field {key!r}{near}")
+        return extra
+
+    @property
+    def metrics(self) -> list[str]:
+        """URLs of what servers of somebody else expose for Prometheus; empty for servers of this provider."""
+        given = self._extra.get("metrics") or []
+        found = []
+        for one in [given] if isinstance(given, str) else given:
+            base = _url(self.connection) if str(one).startswith("/") and self.connection else ""
+            found.append(f"{base}{one}")
+        return found
+
+    def counted(self, series: Series | None = None) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+        """Return what those servers have counted, and which of them could not be read, and why.
+
+        :raises SpecError: if one does not expose the series.
+        """
+        texts, missing = {}, []
+        login, password = (str(getattr(self.connection, name, None) or "") for name in ("login", "password"))
+        for url in self.metrics:
+            try:
+                texts[exposition.place_of(url)] = exposition.fetch(url, login=login, password=password)
+            except CannotReachError as error:
+                missing.append({"name": exposition.place_of(url), "why": error.message})
+        return counters.of_texts(texts, series), missing
+
+    @cached_property
     def place(self) -> Place:
         """Where servers run.
 
@@ -83,10 +124,12 @@ class ModelServerHook(BaseHook):
         conn_id = str(connection.conn_id)
         if connection.conn_type != self.conn_type:
             raise SpecError(f"the connection {conn_id!r} has type {connection.conn_type!r}, expected 'model_server'")
-        extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
-        for key in extra:
-            if key not in EXTRA:
-                raise SpecError(f"the connection {conn_id!r} has an extra field {key!r}{did_you_mean(key, EXTRA)}")
+        extra = self._extra
+        if "metrics" in extra:
+            raise SpecError(
+                f"the connection {conn_id!r} has 'metrics' in its extra: its servers are somebody else's, and can be "
+                "monitored, not deployed to"
+            )
         kind = str(extra.get("backend") or "processes")
         url = _url(connection)
         if kind != "docker":
@@ -135,8 +178,13 @@ class ModelServerHook(BaseHook):
             return client.model()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the gateway, for Airflow's "Test" button."""
+        """Ask the gateway, or servers of somebody else, for Airflow's "Test" button."""
         try:
+            if self.metrics:
+                counted, missing = self.counted()
+                if missing:
+                    raise CannotReachError(missing[0]["why"])
+                return True, f"{len(counted)} servers have answered {sum(one['requests'] for one in counted)} requests"
             with self.get_conn(timeout=5) as client:
                 status, _, _ = client.call("/gateway/health")
             if status != 200:

@@ -26,6 +26,7 @@ TITLES = {
     "estimated_performance": "Estimated loss of performance",
     "model_test": "Model test failed",
     "deployment": "Deployment failed",
+    "service": "Slow or failing service",
 }
 
 ADVICE = {
@@ -38,6 +39,8 @@ ADVICE = {
     "the last release back with airflow mlops rollback.",
     "estimated_performance": "Wait for the labels before you act: this is an estimate, and nothing retrains on it.",
     "model_test": "Read the report: the model is not fit to be released. What serves has not changed.",
+    "service": "Look at the server's log and at what it needs. If a deployment began it, take the last one back by "
+    "deploying the version before.",
     "deployment": "Read the report: the checks or the canary failed. What served before serves on.",
 }
 OTHER_ADVICE = "Read the report, and mend what it names."
@@ -52,6 +55,7 @@ SENSITIVITY: dict[str, dict[str, tuple[int, int]]] = {
     "normal": {"drift": (2, 3), "prediction_drift": (2, 3), "estimated_performance": (2, 3)},
     "low": {
         "performance": (2, 3),
+        "service": (2, 3),
         "drift": (3, 4),
         "prediction_drift": (3, 4),
         "estimated_performance": (3, 4),

@@ -118,6 +118,22 @@ def stats(folder: Path) -> dict[str, dict[str, SlotStats]]:
     return found
 
 
+def totals(folder: Path, backend: str) -> tuple[int, int, float]:
+    """Return what a backend's clients got: answers since the gateway began, those that were 5xx, and when it began.
+
+    Retries are one answer, and one that no server could give is one too.
+
+    :raises CannotReachError: if no gateway answers, or it has no such backend.
+    """
+    text = call(folder, "show stat -1 2 -1").removeprefix("# ")
+    row = next((one for one in csv.DictReader(io.StringIO(text)) if one["pxname"] == backend), None)
+    if row is None:
+        raise CannotReachError(f"the gateway in {folder} has not taken {backend} into its configuration")
+    codes = [int(row.get(f"hrsp_{one}") or 0) for one in ("1xx", "2xx", "3xx", "4xx", "5xx", "other")]
+    lines = dict(line.partition(":")[::2] for line in call(folder, "show info").splitlines())
+    return sum(codes), codes[4], time.time() - float(lines.get("Uptime_sec") or 0)
+
+
 def process(folder: Path) -> str:
     """Return the id of the process that answers; it is another one once a new configuration was taken.
 

@@ -96,8 +96,11 @@ class Place:
         return f"{url.rstrip('/')}/{server}" if url else None
 
 
-def beat(store: Store, url: str) -> None:
-    """Say that this process carries out deployments to processes."""
+def beat(store: Store, url: str, gateway: str = "") -> None:
+    """Say that this process carries out deployments to processes.
+
+    :param gateway: the gateway's folder.
+    """
     import os
 
     store.put_json(
@@ -107,6 +110,7 @@ def beat(store: Store, url: str) -> None:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "url": url,
+            "gateway": gateway,
             "at": utc_now(),
             "t": time.time(),
         },

@@ -82,7 +82,7 @@ def _loop(
             process.ensure()
             now = time.monotonic()
             if now - beaten > places.BEAT_SECONDS:
-                places.beat(context.store, f"http://{gateway.settings.bind}")
+                places.beat(context.store, f"http://{gateway.settings.bind}", str(gateway.folder.resolve()))
                 beaten = now
             if now - looked > idle or not drivers:
                 for name in servers(context.store):
