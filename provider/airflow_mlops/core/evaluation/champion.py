@@ -84,7 +84,7 @@ def anchor_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     rival, champion = evidence.rivals[spec["name"]], evidence.champion
     threshold = _threshold(spec)
     if not rival.exists:
-        message = f"There is no anchor yet at {rival.alias}: the first version that is promoted is one"
+        message = rival.settled or f"There is no anchor yet at {rival.alias}: the first version that is promoted is one"
         return [outcome(spec, True, message, threshold=threshold)]
     by_champion = any(
         other["kind"] == "champion" and metric(other["metric"]).name == metric(spec["metric"]).name

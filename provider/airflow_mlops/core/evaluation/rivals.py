@@ -49,15 +49,17 @@ def anchor(context: StepContext, alias: str, by: Any) -> Champion:
     if not registered.exists():
         return rival
     ledger.bind(registered, begin=False)
-    gone: list[int] = []
+    gone: list[str] = []
     for one in reversed(anchors(ledger.entries(), short, metric(by).name)):
         if registered.version(one.version) is None:
-            gone.append(one.version)
+            gone.append(str(one.version))
             continue
-        passed_over = f"; version {', '.join(map(str, gone))} after it was deleted in MLflow" if gone else ""
-        rival.why = f"{one.why}{passed_over}"
+        after = f"; version {', '.join(gone)} after it was deleted in MLflow" if gone else ""
+        rival.why = one.why + after
         rival.ref = models.resolve(context, f"models:/{name}/{one.version}")
         return rival
+    if gone:
+        rival.settled = f"Every anchor of {alias} was deleted in MLflow (version {', '.join(gone)})"
     return rival
 
 

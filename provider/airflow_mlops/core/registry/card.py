@@ -61,15 +61,15 @@ def publish_card(context: StepContext, name: str, version: int, about: Any = Non
 
 
 def attempt_card(context: StepContext, name: str, version: int, about: Any) -> str | None:
-    """Make the card of a version that was just released; return the URI of its page.
+    """Make the card of a version that was just released or refused; return the URI of its page.
 
-    The release took place whatever comes of its card, so a failure is a warning.
+    What was decided stands whatever comes of the card, so a failure is a warning.
     """
     try:
         found = publish_card(context, name, version, about)
     except MlopsError as error:
         context.log.warning(
-            "version %d of %r was released, but its model card was not made: %s. 'airflow mlops card %s %d' makes it",
+            "the model card of version %d of %r was not made: %s. 'airflow mlops card %s %d' makes it",
             *(version, name, error.message, name, version),
         )
         return None

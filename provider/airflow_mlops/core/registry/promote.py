@@ -76,7 +76,11 @@ def promote_model(
         _note(context, ref, refused, reports)
     if refused is not None and refuse == "return":
         context.log.warning("%s is not promoted: %s", ref.uri, refused)
-        return {"kind": "refusal", "model": ref.name or ref.uri, "version": ref.version, "reason": refused}
+        page = attempt_card(context, ref.name, ref.version, card) if ref.name and ref.version and recorded else None
+        return {
+            **{"kind": "refusal", "model": ref.name or ref.uri, "version": ref.version},
+            **{"reason": refused, "card_uri": page},
+        }
     proofs = held.check(context, reports, with_origin(ref, recorded))
 
     registered, version = _target(context, ref, manifest, to_name, reports)

@@ -17,6 +17,7 @@ from airflow_mlops.core.evaluation.step import evaluate_model
 from airflow_mlops.core.registry.promote import promote_model
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.registry.rollback import rollback_model
+from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.steps import StepContext
 
 NAME = "flights_late"
@@ -169,6 +170,15 @@ def test_what_was_shown_to_be_better_becomes_the_anchor_until_it_is_rolled_back(
 
     rollback_model(dataclasses.replace(context, key="back"), model_name=NAME)
     assert evaluate(challenger, rows, ANCHOR, champion=SERVING)["passed"]
+    # What nobody has any more gives way to the anchor before it, and in the end to none, which the report says.
+    registered = RegisteredModel(context, NAME)
+    rollback_model(dataclasses.replace(context, key="forth"), model_name=NAME, to_version=2)
+    registered.delete_version(2)
+    report = evaluate(challenger, rows, ANCHOR, champion=SERVING)
+    assert "version 1, the first that the alias had (entry 1); version 2 after it" in told(report, "anchor")["message"]
+    registered.delete_version(1)
+    report = evaluate(challenger, rows, ANCHOR, champion=SERVING)
+    assert told(report, "anchor")["message"].startswith("Every anchor of flights_late@champion was deleted in MLflow")
 
 
 def test_a_regression_in_its_probation_takes_a_version_back(release, watch, rollback, told):

@@ -64,6 +64,7 @@ def test_a_promotion_refuses_it_or_says_so_and_moves_nothing(promote, lost, regi
         "version": 4,
     }
     assert answer["reason"].startswith(SAID)
+    assert answer["card_uri"].endswith("/card.html")
     assert registered.alias("champion") == 1
     assert len(history()) == 1
 
