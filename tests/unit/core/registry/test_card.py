@@ -171,7 +171,7 @@ def test_a_release_stands_whatever_becomes_of_its_card(promote, registered, log_
         entry = promote("churn/1", evidence=[])
 
     assert (registered.alias("champion"), entry["card_uri"]) == (1, None)
-    assert "its model card was not made: nothing is on record of version 1" in caplog.text
+    assert "the model card of version 1 of 'churn' was not made: nothing is on record" in caplog.text
     with pytest.raises(NotFoundError, match="nothing is on record"):
         publish_card(as_task("x"), "churn", 1)
 
