@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -139,16 +139,24 @@ class Binned:
         self.counts += np.bincount(where, minlength=blocks * bins).reshape(blocks, bins)
 
 
-def count(batches: Iterable[pyarrow.RecordBatch], counters: dict[str, Any], block_of: Callable[[Any], Array]) -> None:
+def count(
+    batches: Iterable[pyarrow.RecordBatch],
+    counters: dict[str, Any],
+    block_of: Callable[[Any], Array],
+    whole: Sequence[Any] = (),
+) -> None:
     """Let each column's counter count all batches.
 
     :param block_of: takes a record batch, returns the block of each row.
+    :param whole: counters of whole batches.
     """
     for batch in batches:
         if batch.num_rows:
             block = block_of(batch)
             for name, counter in counters.items():
                 counter.add(batch.column(name), block)
+            for one in whole:
+                one.add(batch, block)
 
 
 def tallies(ordered: dict[str, bool], blocks: int) -> dict[str, Tally]:

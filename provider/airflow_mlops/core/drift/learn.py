@@ -1,7 +1,7 @@
 """Thresholds that are learnt from blocks inside the reference.
 
 A textbook threshold knows nothing of a user's data. A column's own blocks do: the score of each block against the rest
-is what the score is when nothing has happened. Three things are looked at, each in a score that a sentinel, a tiny
+is what the score is when nothing has happened. Four things are looked at, each in a score that a sentinel, a tiny
 scale or a small sample does not break:
 
 distribution
@@ -12,6 +12,9 @@ missing
 novel
     The share of values that the reference never had: a unit or a code that has changed. Of numbers those between
     others that it had; what is beyond its range is a matter of the distribution.
+order
+    The share of rows in which a column is far on the wrong side of another, where the reference keeps their order: see
+    :mod:`.orders`.
 
 The threshold of a distribution is the largest of a floor (what matters to nobody is no alarm), a margin above the worst
 block, and the limit that the next block exceeds with probability ``alpha`` when nothing happens: see
@@ -29,6 +32,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_mlops.core.drift.blocks import BINS, Binned, Tally, group_of, sign_of
+from airflow_mlops.core.drift.orders import BROKEN
 from airflow_mlops.core.errors import SpecError
 
 if TYPE_CHECKING:
@@ -108,11 +112,13 @@ class Learnt:
 class Finding:
     """One column of a window, judged.
 
-    :param scores: ``distribution``, ``missing``, ``novel``; None where one does not apply.
+    :param scores: ``distribution``, ``missing``, ``novel``, and ``order`` where the column keeps one with another; None
+        where one does not apply.
     :param thresholds: what they were held against.
     :param ratio: the largest ratio of a score to its threshold; above 1 is drift.
     :param about: which score that is.
     :param skipped: why the column was not judged.
+    :param beside: the other column, where there is a score of the order that the two keep.
     """
 
     scores: dict[str, float | None]
@@ -120,6 +126,7 @@ class Finding:
     ratio: float | None
     about: str | None
     skipped: str | None = None
+    beside: str | None = None
 
     @property
     def drifted(self) -> bool:
@@ -258,6 +265,22 @@ def judge(learnt: Learnt, tally: Tally | Binned) -> Finding:
         if ratios.get(cause, 0) > 1:
             about = cause
     return Finding(scores, thresholds, max(ratios.values()), about)
+
+
+def with_order(finding: Finding, share: float | None, beside: str | None) -> Finding:
+    """Return a finding with the share of rows in which the column is on the wrong side of another one."""
+    if share is None or finding.skipped is not None:
+        return finding
+    ratio = share / BROKEN
+    explained = finding.about in ("missing", "novel") and finding.drifted
+    about = "order" if ratio > 1 and not explained else finding.about
+    return Finding(
+        {**finding.scores, "order": share},
+        {**finding.thresholds, "order": BROKEN},
+        max(finding.ratio or 0.0, ratio),
+        about,
+        beside=beside,
+    )
 
 
 def hellinger_squared(first: Array, second: Array) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_mlops.core.drift import learn
 from airflow_mlops.core.drift.blocks import Binned, count, plain_values, tallies
+from airflow_mlops.core.drift.orders import Order, Orders
 from airflow_mlops.core.errors import SpecError
 
 if TYPE_CHECKING:
@@ -31,23 +32,28 @@ class Learned:
     :param columns: by column.
     :param blocks: how many blocks it was learnt from.
     :param unit: what a block is, in words.
+    :param orders: pairs of columns of which one is never above the other.
     """
 
     columns: dict[str, learn.Learnt]
     blocks: int
     unit: str
     sensitivity: learn.Sensitivity
+    orders: list[Order] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         columns = {name: column.to_dict() for name, column in self.columns.items()}
-        return {"blocks": self.blocks, "unit": self.unit, "sensitivity": self.sensitivity, "columns": columns}
+        orders = [one.to_dict() for one in self.orders]
+        kept = {"blocks": self.blocks, "unit": self.unit, "sensitivity": self.sensitivity}
+        return {**kept, "columns": columns, "orders": orders}
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Learned:
         """Read what :meth:`to_dict` wrote."""
         columns = {name: learn.Learnt(**column) for name, column in given["columns"].items()}
-        return cls(columns, given["blocks"], given["unit"], given["sensitivity"])
+        orders = [Order(**one) for one in given.get("orders", [])]
+        return cls(columns, given["blocks"], given["unit"], given["sensitivity"], orders)
 
 
 def learn_reference(
@@ -74,7 +80,8 @@ def learn_reference(
         return batches(list(dict.fromkeys([*names, *with_time])))
 
     first = tallies(ordered, blocks)
-    count(all_rows(list(ordered)), first, block_of())
+    orders = Orders(blocks, [name for name, is_ordered in ordered.items() if is_ordered])
+    count(all_rows(list(ordered)), first, block_of(), [orders])
     binned: dict[str, Any] = {}
     for name, tally in first.items():
         if tally.many and tally.ordered:
@@ -84,7 +91,7 @@ def learn_reference(
     if binned:
         count(all_rows(list(binned)), binned, block_of())
     columns = {name: learn.counted(binned.get(name, tally)) for name, tally in first.items()}
-    return Learned(learn.learn(columns, sensitivity), blocks, unit, sensitivity)
+    return Learned(learn.learn(columns, sensitivity), blocks, unit, sensitivity, orders.kept(learn.MIN_BLOCKS))
 
 
 def judge_window(learned: Learned, batches: Batches) -> dict[str, learn.Finding]:
@@ -97,8 +104,13 @@ def judge_window(learned: Learned, batches: Batches) -> dict[str, learn.Finding]
             counters[name] = Binned.empty(np.array(column.edges, dtype=float), 1)
         else:
             counters.update(tallies({name: column.ordered}, 1))
-    count(batches(list(counters)), counters, lambda batch: np.zeros(batch.num_rows, dtype=np.int64))
-    return {name: learn.judge(column, counters[name]) for name, column in learned.columns.items()}
+    orders = Orders(1, known=learned.orders)
+    count(batches(list(counters)), counters, lambda batch: np.zeros(batch.num_rows, dtype=np.int64), [orders])
+    broken = orders.broken_by()
+    return {
+        name: learn.with_order(learn.judge(column, counters[name]), *broken.get(name, (None, None)))
+        for name, column in learned.columns.items()
+    }
 
 
 def _blocks(

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from airflow_mlops.core.drift.reading import Opened
 
 #: What a learnt score is called in a report, by what it is about.
-TESTS = {"distribution": "hellinger_squared", "missing": "missing_share", "novel": "novel_share"}
+TESTS = {
+    "distribution": "hellinger_squared",
+    "missing": "missing_share",
+    "novel": "novel_share",
+    "order": "order_share",
+}
 
 
 def check_sensitivity(sensitivity: Any) -> Sensitivity:
@@ -102,12 +107,13 @@ def _broken(name: str, judged: Judged) -> list[Finding]:
     words: Mapping[str, tuple[str, str]] = {
         "missing": ("missing", "the share of missing values is {score:.1%} away from the reference's"),
         "novel": ("new_values", "{score:.1%} of the values are none of the reference's: another unit or code?"),
+        "order": ("order", "it is on the wrong side of {beside} in {score:.1%} of the rows: were the two swapped?"),
     }
     found = []
     for about, (kind, message) in words.items():
         score, threshold = judged.scores.get(about), judged.thresholds.get(about)
         if score is not None and threshold is not None and score > threshold:
-            told = f"{name}: {message.format(score=score)} (up to {threshold:.1%} is usual)."
+            told = f"{name}: {message.format(score=score, beside=judged.beside)} (up to {threshold:.1%} is usual)."
             found.append(Finding(kind, name, "error", told, score, threshold))
     return found
 

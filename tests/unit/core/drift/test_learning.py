@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import numpy as np
@@ -167,8 +168,6 @@ def test_a_higher_sensitivity_never_has_a_higher_threshold() -> None:
 
 
 def test_what_was_learnt_survives_json(learned: Learned) -> None:
-    import json
-
     again = Learned.from_dict(json.loads(json.dumps(learned.to_dict())))
     frame = people(np.random.default_rng(12), 1, start=30)
     assert judge_window(again, opened(frame)) == judge_window(learned, opened(frame))
@@ -217,3 +216,39 @@ def test_hellinger_is_zero_for_equal_and_one_for_disjoint_shares() -> None:
     assert learn.hellinger_squared(np.array([0, 0]), np.array([0, 5])) == 1
     half = learn.hellinger_squared(np.array([1, 1]), np.array([1, 0]))
     assert half == pytest.approx(1 - np.sqrt(0.5))
+
+
+def weather(rng: np.random.Generator, weeks: int, warmer: float = 0.0, rows: int = 1_000) -> pd.DataFrame:
+    """Return weeks with a temperature that is never below the dew point, humidity that happens to be above both."""
+    parts = []
+    for week in range(weeks):
+        temp = rng.normal(10 + 5 * np.sin(week) + warmer, 8, rows)
+        frame = pd.DataFrame({"temp": temp, "dew": temp - rng.gamma(2, 2, rows)})
+        frame["humid"] = rng.normal(75, 8, rows)
+        frame["sensor"] = temp + rng.normal(0, 1, rows)
+        moment = pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(days=7 * week)
+        frame["seen"] = moment + pd.to_timedelta(rng.integers(0, 7 * 86_400, rows), unit="s")
+        parts.append(frame.mask(rng.random((rows, 5)) < [0.05, 0.05, 0, 0, 0]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_two_columns_that_were_swapped_are_told_by_their_order() -> None:
+    rng = np.random.default_rng(3)
+    frame = weather(rng, 10)
+    names = ["temp", "dew", "humid", "sensor"]
+    learned = learn_reference(
+        opened(frame), dict.fromkeys(names, True), time="seen", length=dt.timedelta(days=7), rows=len(frame)
+    )
+    assert [(one.low, one.high) for one in learned.orders] == [("dew", "temp")]
+    week = weather(rng, 1)
+    assert drifted(learned, week) == {}
+    swapped = week.assign(temp=week["dew"], dew=week["temp"])
+    assert drifted(learned, swapped) == {"temp": "order", "dew": "order"}
+    again = Learned.from_dict(json.loads(json.dumps(learned.to_dict())))
+    found = judge_window(again, opened(swapped))
+    assert found == judge_window(learned, opened(swapped))
+    assert found["temp"].beside == "dew"
+    assert 0.3 < found["temp"].scores["order"] < 1
+    # Summer is above the humidity of winter, and no order is broken: the two never moved together.
+    summer = judge_window(learned, opened(weather(rng, 1, warmer=65)))
+    assert {finding.about for finding in summer.values() if finding.drifted} == {"distribution"}

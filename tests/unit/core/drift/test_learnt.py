@@ -94,6 +94,23 @@ def test_broken_data_is_an_error(context: StepContext, reference: str, change: d
     assert "north" not in page + json.dumps(details)
 
 
+def test_swapped_columns_are_broken_data(context: StepContext, tmp_path: Path) -> None:
+    def priced(seed: int, weeks: int, start: str = "2024-01-01") -> pd.DataFrame:
+        frame = orders(np.random.default_rng(seed), weeks, start).rename(columns={"price": "gross"})
+        return frame.assign(net=(frame["gross"] * 0.8).round(2))
+
+    priced(0, 16).to_parquet(tmp_path / "reference.parquet")
+    week = priced(7, 1, "2024-05-06")
+    swapped = week.assign(gross=week["net"], net=week["gross"])
+    whole, _ = watch(context, str(tmp_path / "reference.parquet"), week, thresholds="learn")
+    report, details = watch(context, str(tmp_path / "reference.parquet"), swapped, thresholds="learn")
+    assert (whole["severity"], report["severity"], report["passed"]) == ("ok", "error", False)
+    assert [(one["kind"], one["column"]) for one in details["findings"]] == [("order", "gross"), ("order", "net")]
+    message = details["findings"][0]["message"]
+    assert "it is on the wrong side of net in" in message
+    assert "were the two swapped?" in message
+
+
 def test_what_a_sensitivity_can_be(context: StepContext, reference: str) -> None:
     week = orders(np.random.default_rng(7), 1, "2024-05-06")
     with pytest.raises(SpecError, match="'low', 'normal', 'high'"):
