@@ -108,7 +108,7 @@ CRASH_POINTS: dict[str, tuple[str, ...]] = {
         "history.recorded",
         "service.recorded",
     ),
-    "adopt_version": ("adopt.recorded", "adopt.kept"),
+    "adopt_version": ("adopt.recorded", "profile.stored", "profile.bound", "adopt.kept"),
     "record_history": ("history.recorded", "history.bundled"),
     "decide_retraining": ("decide.decided", "decide.recorded"),
     "alert": (

@@ -29,10 +29,10 @@ __all__ = [
 class AdoptModelOperator(MlopsOperator):
     """Put a version that was trained, registered and is served elsewhere on record, so that it can be monitored.
 
-    Returns the version's ref with ``signature``, ``reference`` and ``baseline``. No alias moves, and nothing is loaded:
-    the digest is that of its files as they are now. From then on every gate takes it, and
-    ``MonitorPerformanceOperator`` knows its level. Adopted again, what is given takes the place of what was; altered
-    files are refused.
+    Returns the version's ref with ``signature``, ``reference``, ``profile_uri`` and ``baseline``. No alias moves, and
+    the model is not loaded: the digest is that of its files as they are now. From then on every gate takes it,
+    ``MonitorPerformanceOperator`` knows its level, and ``DetectDriftOperator(reference="name@alias")`` its profile.
+    Adopted again, what is given takes the place of what was; altered files are refused.
 
     :param model: a version in the registry: ``models:/name/3``, ``models:/name@alias``, or a ref. (templated)
     :param reference: the data that it is compared with: a dataset ref, path, glob or URI. (templated)

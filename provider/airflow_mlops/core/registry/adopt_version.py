@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.data.dataset import resolve as resolve_dataset
+from airflow_mlops.core.drift.binding import bind, binding_key
 from airflow_mlops.core.errors import IntegrityError, SpecError
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.registry import adopt
@@ -28,15 +29,16 @@ def adopt_model(
     baseline: Any = None,
     roles: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put the digest, signature, reference and baseline of a registered version on record; no alias moves.
+    """Put the digest, signature, reference profile and baseline of a registered version on record; no alias moves.
 
     Adopted again, the reference and baseline that are given take the place of those before; the files must be the same.
+    The reference is read once: drift against ``"name@alias"`` reads its profile from then on.
 
     :param model: a version in the registry: ``models:/name/3``, ``models:/name@alias``, or a ref of one.
     :param reference: dataset that monitoring compares with: a ref, path, glob or URI.
     :param baseline: ``{metric: value}`` of the model when it went into production, or a report with ``metrics``.
     :param roles: what the reference's columns mean.
-    :return: the version's ref with ``signature``, ``reference`` and ``baseline``.
+    :return: the version's ref with ``signature``, ``reference``, ``profile_uri`` and ``baseline``.
     :raises SpecError: if it is no version in the registry, or the baseline is none.
     :raises IntegrityError: if its files are not those on record.
     """
@@ -69,16 +71,20 @@ def adopt_model(
     before = version_record(context, name, number) or fresh
     if models.digest_of(before["manifest"]) != models.digest_of(manifest):
         raise IntegrityError(f"{ref.uri} is on record with other files: they were altered after it was registered")
+    if data:
+        bind(context, name, number, data)
     given = {"baseline": level, "reference": data}
     kept = {**before, **{what: value for what, value in given.items() if value}}
     if kept != version_record(context, name, number):
         context.store.put_json(key, kept)
     crash_point("adopt.kept")
+    bound = binding_key(name, number)
     context.log.info("adopted %s: %s, baseline %s", ref.uri, ref.digest, kept.get("baseline") or "none")
     return {
         **kept["ref"],
         "signature": kept.get("signature"),
         "reference": kept.get("reference"),
+        "profile_uri": context.store.get_json(bound)["profile_uri"] if context.store.exists(bound) else None,
         "baseline": kept.get("baseline") or {},
     }
 
