@@ -226,6 +226,15 @@ class GateOperator(LongOperator):
         return result
 
 
+def add_outlet(kwargs: dict[str, Any], outlet: Any) -> None:
+    """Put an asset among the outlets in an operator's arguments, where a mapped task needs to have it already."""
+    if outlet is None:
+        return
+    others = kwargs.get("outlets") or []
+    others = [*others] if isinstance(others, (list, tuple)) else [others]
+    kwargs["outlets"] = others if outlet in others else [*others, outlet]
+
+
 def task_key(context: Context) -> str:
     """Return ``dag/run/task/map_index``: equal for every try of one task instance."""
     ti = context["ti"]

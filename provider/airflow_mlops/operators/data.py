@@ -9,7 +9,7 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import Window, check_roles
 from airflow_mlops.hooks.sql import SqlHook
-from airflow_mlops.operators.base import LONG_FIELDS, GateOperator, LongOperator
+from airflow_mlops.operators.base import LONG_FIELDS, GateOperator, LongOperator, add_outlet
 from airflow_mlops.operators.paths import resolve_path
 from airflow_mlops.operators.window import DATA_INTERVAL, window_of
 
@@ -79,9 +79,7 @@ class SnapshotDataOperator(LongOperator):
         outlet: Asset | None = None,
         **kwargs: Any,
     ) -> None:
-        if outlet is not None:
-            others = kwargs.get("outlets") or []
-            kwargs["outlets"] = [*(others if isinstance(others, (list, tuple)) else [others]), outlet]
+        add_outlet(kwargs, outlet)
         super().__init__(**kwargs)
         if (source is None) == (sql is None):
             raise ValueError("give either source (files) or sql (a query)")

@@ -15,7 +15,7 @@ from airflow_mlops.core.drift.step import check_method, check_shares
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.vocabulary import Window, check_roles
 from airflow_mlops.links.model import ReportLink
-from airflow_mlops.operators.base import LONG_FIELDS, GateOperator
+from airflow_mlops.operators.base import LONG_FIELDS, GateOperator, add_outlet
 from airflow_mlops.operators.paths import resolve_path
 from airflow_mlops.operators.window import DATA_INTERVAL, window_of
 
@@ -123,9 +123,7 @@ class DetectDriftOperator(GateOperator):
         fail_on: str = "never",
         **kwargs: Any,
     ) -> None:
-        if outlet is not None:
-            others = kwargs.get("outlets") or []
-            kwargs["outlets"] = [*(others if isinstance(others, (list, tuple)) else [others]), outlet]
+        add_outlet(kwargs, outlet)
         super().__init__(fail_on=fail_on, **kwargs)
         try:
             if isinstance(columns, (dict, list)) and "{{" not in str(columns):

@@ -11,7 +11,7 @@ from airflow_mlops.core import digests
 from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.links.model import ReportLink
 from airflow_mlops.observability import emit, emit_report
-from airflow_mlops.operators.base import LONG_FIELDS, GateOperator
+from airflow_mlops.operators.base import LONG_FIELDS, GateOperator, add_outlet
 from airflow_mlops.operators.paths import resolve_path
 from airflow_mlops.operators.window import window_of
 
@@ -98,9 +98,7 @@ class MonitorPerformanceOperator(GateOperator):
         fail_on: str = "never",
         **kwargs: Any,
     ) -> None:
-        if outlet is not None:
-            others = kwargs.get("outlets") or []
-            kwargs["outlets"] = [*(others if isinstance(others, (list, tuple)) else [others]), outlet]
+        add_outlet(kwargs, outlet)
         super().__init__(fail_on=fail_on, **kwargs)
         if isinstance(predictions, dict) and "{{" not in str(predictions):
             from airflow_mlops.core.evaluation import prediction_log
@@ -144,5 +142,7 @@ class MonitorPerformanceOperator(GateOperator):
             emit_report(result, f"{subject}:{result['version']}" if result.get("version") else subject)
         if self.outlet is not None:
             told = {**result, "failures": [], "pending": []}
-            context["outlet_events"][self.outlet].extra.update({"id": digests.of_json(told), **told})
+            # The task again has the same id: who acts on events acts once.
+            same = {name: value for name, value in told.items() if name != "created_at"}
+            context["outlet_events"][self.outlet].extra.update({"id": digests.of_json(same), **told})
         return super().conclude(context, result)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
 from airflow_mlops.observability import emit
-from airflow_mlops.operators.base import LONG_FIELDS, LongOperator
+from airflow_mlops.operators.base import LONG_FIELDS, LongOperator, add_outlet
 from airflow_mlops.operators.models import resolve_model
 from airflow_mlops.operators.window import window_of
 
@@ -75,9 +75,7 @@ class BatchPredictOperator(LongOperator):
         outlet: Asset | None = None,
         **kwargs: Any,
     ) -> None:
-        if outlet is not None:
-            others = kwargs.get("outlets") or []
-            kwargs["outlets"] = [*(others if isinstance(others, (list, tuple)) else [others]), outlet]
+        add_outlet(kwargs, outlet)
         super().__init__(**kwargs)
         if batch_rows < 1:
             raise ValueError(f"batch_rows must be above 0, got {batch_rows!r}")
