@@ -14,7 +14,7 @@ with DAG(
         "model": Param("models:/churn@champion", type="string"),
         "trained_on": Param("s3://lake/churn/trained-on/*.parquet", type="string"),
     },
-):
+) as dag:
     AdoptModelOperator(
         task_id="adopt",
         model="{{ params.model }}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import logging
+import runpy
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,15 +13,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from airflow_mlops.core import digests
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
-from airflow_mlops.core.tracking import sqlite_uri
+from airflow_mlops.core.tracking import client, sqlite_uri
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed, MlopsSuperseded, MlopsUnavailable
 from airflow_mlops.links.model import MLflowRunLink, ModelVersionLink
 from airflow_mlops.operators.registry import PromoteModelOperator, RegisterModelOperator, RollbackModelOperator
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture
@@ -212,3 +216,22 @@ def test_a_rollback_that_nothing_asks_for_is_skipped(context, log_model):
         RollbackModelOperator(task_id="t", model_name="churn", evidence=report).execute(given)
     with pytest.raises(ValueError, match="either evidence"):
         RollbackModelOperator(task_id="t", model_name="churn", evidence=report, to_version=1)
+
+
+def test_the_example_puts_somebody_elses_version_on_record(context, log_model, tmp_path):
+    ref = log_model(record=False)
+    api = client(context, "the test")
+    api.create_registered_model("churn")
+    api.create_model_version("churn", ref["uri"], run_id=ref["run_id"], model_id=ref["model_id"])
+    api.set_registered_model_alias("churn", "champion", "1")
+    days = pd.date_range("2026-01-01", periods=60, freq="D", tz="UTC")
+    pd.DataFrame({"customer_id": range(60), "seen_at": days, "calls": range(60)}).to_parquet(tmp_path / "rows.parquet")
+    adopt = runpy.run_path(str(EXAMPLES / "adopt_model.py"))["dag"].get_task("adopt")
+    params = {"model": "models:/churn@champion", "trained_on": str(tmp_path / "*.parquet")}
+    adopt.render_template_fields({"params": params})
+
+    ref = adopt.execute(task())
+
+    assert (ref["version"], ref["baseline"]) == (1, {"roc_auc": 0.9})
+    assert context.store.key_of(ref["profile_uri"]) in list(context.store.keys("profiles"))
+    assert api.get_registered_model("churn").aliases == {"champion": 1}
