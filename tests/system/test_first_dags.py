@@ -49,15 +49,10 @@ def test_weekly_retraining_from_a_warehouse_table(airflow_test: Any, postgres: A
     def versions() -> int:
         return len(list(store.keys("versions")))
 
-    assert "Retrain, because" in run(airflow_test, "churn_weekly", until="2026-01-05")
+    out = run(airflow_test, "churn_weekly", until="2026-01-05")
+    assert "Retrain, because" in out
+    assert "s3cr" not in out
     assert (released(), versions()) == ([1], 1)
-    # A week with 56 new rows gives no reason.
-    assert "No retraining" in run(airflow_test, "churn_weekly", "2026-02-02", until="2026-01-12")
-    assert versions() == 1
-    last = run(airflow_test, "churn_weekly", "2026-02-03", until="2026-02-09")
-    assert versions() == 2
-    assert released() in ([1, 2], [1]), "a challenger that loses stays a version"
-    assert "s3cr" not in last
 
 
 def test_a_model_of_somebody_else_by_its_inference_table_on_s3(
