@@ -34,7 +34,7 @@ CLIENTS = 10
 #: p95 is compared in blocks that take turns, so that whatever else the machine does meets both alike.
 BLOCKS, BLOCK_SECONDS = 6, 10
 #: A canary's steps fit into the minute.
-CANARY = {"steps": [10, 50], "interval": "12s", "min_requests": 20, "min_rows": 20, "max_latency_ratio": 10}
+CANARY = {"steps": [10, 50], "interval": "12s", "min_rows": 20, "max_latency_ratio": 10, "margin": 0.15}
 
 
 class Load:

@@ -177,8 +177,8 @@ class _Step:
         if found := self._proven(wrong, compared, differ):
             rows = self.seen["rows"]
             return (
-                f"{rows[0]} of {rows[1]} answers that it gave live, in {wrong} of {compared} requests, are not what "
-                "its own files predict for the same rows: it serves another model, or with other versions of the "
+                f"{rows[0]} of {rows[1]} answers that it gave live are not what its own files predict for the same "
+                f"rows, in {wrong} of {compared} requests: it serves another model, or with other versions of the "
                 f"libraries; at most {differ:.2%} of the requests may differ ({found})"
             )
         return None
