@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
     from airflow_mlops.core.vocabulary import ModelRef
 
+#: What stands for the model where a user says what matters.
+GIVEN = "the model, as was given"
+
 
 def of_model(ref: ModelRef) -> dict[str, float]:
     """Return how much each column matters to a model, or nothing where that is not on record."""
@@ -40,7 +43,7 @@ def importance_for(
             context.log.info("%s: it is not on record what matters to it; columns stand in their own order", name)
         return matters, name if matters else None
     check_importance(given)
-    return {str(name): float(value) for name, value in given.items()}, "the model, as was given"
+    return {str(name): float(value) for name, value in given.items()}, GIVEN
 
 
 def is_model(given: Any) -> bool:

@@ -171,6 +171,9 @@ def test_drift_tells_first_what_matters_to_the_champion(mlflow_context: Any, tra
         against_data, _ = drift(reference=str(data), importance=given)
         assert [one["column"] for one in against_data["failures"]] == ["a", "größe", "w"]
     told, _ = drift(reference=str(data), importance={"w": 2, "a": 1})
+    page = mlflow_context.store.get_bytes(str(mlflow_context.store.key_of(told["report_uri"]))).decode()
+    assert "as was given." in page
+    assert "when a column is shuffled" not in page
     assert [one["column"] for one in told["failures"]] == ["w", "a", "größe"]
     unknown, details = drift(reference=str(data))
     assert next(one["column"] for one in unknown["failures"]) == "w"
