@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests that run side by side; many of them wait for servers rather than compute.
 WORKERS ?= 3
 
-.PHONY: help setup demo up stack-env stack-up stack-down test lint types format docs bench lock clean
+.PHONY: help setup demo up stack-env stack-up stack-down test lint types format docs bench lock clean test-faults
 
 help:  ## Say what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ stack-down:  ## Stop it; its data stays
 
 test: $(STAMP)  ## Run the whole test suite
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+test-faults: $(STAMP)  ## Kill every part of Airflow at every stage of the loop; write the result into the docs
+	$(BIN)/python -m pytest -m faults --capture=no tests/system/test_faults_scheduler.py
 
 lint: $(STAMP)  ## Check style
 	$(BIN)/ruff check .

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 VARIABLE = "AIRFLOW_MLOPS_CRASH_AT"
 PAUSE_VARIABLE = "AIRFLOW_MLOPS_PAUSE_AT"
+HOLD_VARIABLE = "AIRFLOW_MLOPS_HOLD_AT"
 
 #: Every crash point there is, in the order of a clean run; the tests walk this list.
 CRASH_POINTS: dict[str, tuple[str, ...]] = {
@@ -132,6 +134,7 @@ def crash_point(name: str) -> None:
     """Die here by SIGKILL if the environment says so; sleep here if it says that.
 
     ``AIRFLOW_MLOPS_PAUSE_AT=name:seconds`` stands for a process that is stopped and wakes up late.
+    ``AIRFLOW_MLOPS_HOLD_AT=name:file`` holds it until whoever waits for the file has removed it.
     """
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -140,3 +143,18 @@ def crash_point(name: str) -> None:
         where, _, seconds = pause.rpartition(":")
         if where == name:
             time.sleep(float(seconds))
+    held = os.environ.get(HOLD_VARIABLE)
+    if held:
+        where, _, file = held.partition(":")
+        if where == name:
+            os.environ.pop(HOLD_VARIABLE)  # once: who waits for the file waits once
+            hold(Path(file))
+
+
+def hold(file: Path) -> None:
+    """Say in a file that this process is there, and wait until the file is gone."""
+    # Whole at once: who sees the file reads the number of the process in it.
+    file.with_suffix(".tmp").write_text(str(os.getpid()))
+    file.with_suffix(".tmp").replace(file)
+    while file.exists():
+        time.sleep(0.05)
