@@ -21,7 +21,7 @@ BENCHMARKS = (
     *("imports", "parse", "logging_cost", "level1_overhead"),
     *("snapshot", "snapshot_postgres", "snapshot_s3", "validate_postgres"),
     *("runtime_overhead", "docker_overhead"),
-    *("significance", "evaluation_cost", "drift", "serving", "batch_predict"),
+    *("significance", "probation", "evaluation_cost", "drift", "serving", "batch_predict"),
 )
 
 
