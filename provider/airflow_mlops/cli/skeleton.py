@@ -17,7 +17,7 @@ from airflow_mlops.cli.skeleton_data import Data, look
 from airflow_mlops.cli.skeleton_repository import Place, commit, place_of
 from airflow_mlops.core.errors import ConflictError, SpecError
 
-LEVELS = (1, 2, 3)
+LEVELS = (1, 2, 3, 4)
 #: Characters of a list that stands in one line.
 LINE = 100
 #: Airflow's own schedules for the lengths of a period.
@@ -213,6 +213,7 @@ def _values(project: str, data: Data, place: Place) -> dict[str, Any]:
         "split": data.split,
         "compares": data.compares,
         "window": data.window,
+        "first": data.first,
         "preset": PRESETS[data.window] if data.window else "@daily",
         "thresholds": "learn" if data.learns else "evidently",
         "metric": metric,

@@ -45,6 +45,7 @@ class Data:
     :param window: how long a period is that monitors look at; None without a time.
     :param per_window: about how many rows a period has; without a time, all.
     :param days: how many days the rows span; None without a time.
+    :param first: the day of the earliest row; None without a time.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Data:
     window: str | None = None
     per_window: int = 0
     days: float | None = None
+    first: str | None = None
 
     @property
     def learns(self) -> bool:
@@ -138,13 +140,13 @@ def look(data: str, target: str) -> Data:
     times = [name for name, kind in kinds.items() if kind == "time" and name != target]
     # Two times could mean anything; one says when the row is of.
     time = times[0] if len(times) == 1 else None
-    window, per_window, days = None, rows, None
+    window, per_window, days, since = None, rows, None, None
     if time:
         first, last = time_span(path, time)
         window, per_window = _period(last - first, rows)
-        days = (last - first) / dt.timedelta(days=1)
+        days, since = (last - first) / dt.timedelta(days=1), first.date().isoformat()
     known = next((n for n in names if n != target and KEY.fullmatch(n) and _identifies(pa, source, n)), None)
-    return Data(path, target, kinds, classes, rows, known, time, window, per_window, days)
+    return Data(path, target, kinds, classes, rows, known, time, window, per_window, days, since)
 
 
 def _sample(source: Source, column: str) -> list[Any]:
