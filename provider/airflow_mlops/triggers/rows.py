@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
+from airflow_mlops.core import digests
 from airflow_mlops.core.data import new_rows
 from airflow_mlops.core.data.new_rows import Mark
 from airflow_mlops.core.data.sql_connection import open_database
@@ -41,23 +43,27 @@ class Look:
 
     async def soon(self, mark: Mark) -> tuple[Mark, int]:
         """Return the mark as it is now, and how many rows are new."""
-        url = await self._url.get()
-        return await asyncio.to_thread(self._look, url, mark)
+        return await asyncio.to_thread(self.look, await self.url(), mark)
+
+    async def url(self) -> str:
+        """Return the database's URL, password included."""
+        return await self._url.get()
 
     def now(self, mark: Mark) -> tuple[Mark, int]:
         """Do the same in a worker."""
-        return self._look(self._ask(), mark)
+        return self.look(self._ask(), mark)
 
-    async def find_place(self) -> str:
+    def find_place(self, url: str) -> str:
         """Return what a mark is of."""
-        self.place = self._place(await self._url.get())
+        self.place = self._place(url)
         return self.place
 
     def _place(self, url: str) -> str:
         database = open_database(self.conn_id, url)
         return new_rows.place_of(database, self.table, self.sql, self.column, self.overlap)
 
-    def _look(self, url: str, mark: Mark) -> tuple[Mark, int]:
+    def look(self, url: str, mark: Mark) -> tuple[Mark, int]:
+        """Ask the database."""
         database = open_database(self.conn_id, url)
         self.place = new_rows.place_of(database, self.table, self.sql, self.column, self.overlap)
         query = new_rows.query_of(database, self.table, self.sql)
@@ -69,6 +75,28 @@ class Look:
     def arrival(self, before: Mark, now: Mark, new: int) -> dict[str, Any]:
         """Return what came."""
         return new_rows.arrival(self.place, self.table, self.column, before, now, new)
+
+
+@dataclass
+class Round:
+    """One poll of a database that all its watchers take part in: one after the other, and no question twice.
+
+    :param url: of the database, password included.
+    :param forget: has the connection be asked for anew at the next poll.
+    """
+
+    url: str = field(repr=False)
+    forget: Callable[[], None]
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _answers: dict[str, tuple[Mark, int]] = field(default_factory=dict)
+
+    async def look(self, table: Look, mark: Mark) -> tuple[Mark, int]:
+        """Return the mark of a table as it is now, and how many rows are new."""
+        asked = digests.of_json([table.table, table.sql, table.column, table.overlap, mark.to_dict()])
+        async with self._turn:
+            if asked not in self._answers:
+                self._answers[asked] = await asyncio.to_thread(table.look, self.url, mark)
+            return self._answers[asked]
 
 
 def check_arguments(table: str | None, sql: str | None, min_rows: Any) -> None:
@@ -143,6 +171,9 @@ class NewRowsEventTrigger(BaseEventTrigger):
     what was seen is kept with the asset, and a triggerer that restarts goes on from there; before that, or when that is
     lost, the rows that are there are told of once more. At first each row is new.
 
+    On Airflow 3.3 and later all watchers of one connection with the same ``poll_interval`` share one poll: the
+    connection is asked for once, tables are looked at one after the other, and one that several watch is asked once.
+
     :param conn_id: connection to the database, of any type whose provider has a hook for SQL.
     :param column: a column that grows: an identity, a sequence, the time of loading. Rows in which it is null do not
         count.
@@ -180,15 +211,28 @@ class NewRowsEventTrigger(BaseEventTrigger):
         """Return the class path and the arguments."""
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in ARGUMENTS}
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look for ever; what goes wrong is logged, and looked for again."""
+    def shared_stream_key(self) -> Hashable:
+        """Return what watchers of one database have in common (Airflow 3.3 and later)."""
+        return (type(self).__name__, self.conn_id, str(self.poll_interval))
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Round]:
+        """Poll for ever; what goes wrong is logged, and tried again."""
+        database = Look(cls(**kwargs))
+        while True:
+            with polling.endured(f"the connection {database.conn_id}", database.forget):
+                yield Round(await database.url(), database.forget)
+            await asyncio.sleep(kwargs.get("poll_interval", 60.0))
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Round]) -> AsyncIterator[TriggerEvent]:
+        """Tell of this trigger's table; what goes wrong with it is logged, and looked for again."""
         table = Look(self)
         mark: Mark | None = None
-        while True:
-            with polling.endured(self.table or "the query", table.forget):
+        async for poll in shared_stream:
+            with polling.endured(self.table or "the query", poll.forget):
                 if mark is None:
-                    mark = await self._load(await table.find_place())
-                now, new = await table.soon(mark)
+                    mark = await self._load(table.find_place(poll.url))
+                now, new = await poll.look(table, mark)
                 if new >= self.min_rows:
                     yield TriggerEvent(table.arrival(mark, now, new))  # type: ignore[no-untyped-call]
                     mark = now
@@ -198,7 +242,11 @@ class NewRowsEventTrigger(BaseEventTrigger):
                     # Rows were deleted; those that come now are new.
                     mark = now
                     await watermark.save(self, WATERMARK, table.place, mark.to_dict())
-            await asyncio.sleep(self.poll_interval)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Do the same with a poll of its own, where Airflow shares none."""
+        async for event in self.filter_shared_stream(self.open_shared_stream(self.serialize()[1])):
+            yield event
 
     async def _load(self, place: str) -> Mark:
         try:

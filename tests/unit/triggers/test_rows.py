@@ -125,6 +125,39 @@ def test_it_takes_min_rows(sqlite: Execute) -> None:
         run(watcher(min_rows=3), seconds=1)
 
 
+def test_watchers_of_one_database_share_a_poll(sqlite: Execute, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a triggerer of Airflow 3.3 does it; a table that is missing is in nobody's way."""
+    shared_stream = pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow before 3.3 shares no polls")
+    sqlite(insert(1, 2), "create table visits (id integer)", "insert into visits values (7)")
+    looks: list[Any] = []
+
+    def look(database: Any, query: Any, *rest: Any, look: Any = rows.new_rows.look) -> Any:
+        looks.append(str(query))
+        return look(database, query, *rest)
+
+    monkeypatch.setattr(rows.new_rows, "look", look)
+    triggers = [watcher(poll_interval=600.0, **more) for more in ({}, {"min_rows": 2}, {"table": "visits"})]
+    missing = watcher(poll_interval=600.0, table="gone")
+
+    async def watch() -> list[Any]:
+        manager = shared_stream.SharedStreamManager(log=shared_stream.log)
+        waiting = []
+        for number, trigger in enumerate((missing, *triggers)):
+            stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+            waiting.append(asyncio.ensure_future(anext(trigger.filter_shared_stream(stream))))
+        nobody, *others = waiting
+        try:
+            found = [(await asyncio.wait_for(one, 120)).payload for one in others]
+            assert not nobody.done()
+            return found
+        finally:
+            nobody.cancel()
+            await manager.stop_all()
+
+    assert told(asyncio.run(watch())) == [(2, "2"), (2, "2"), (1, "7")]
+    assert len(looks) == 3, "one look at each table: orders, visits, and the one that is gone"
+
+
 def test_times_on_postgres_with_late_commits_and_a_restart_of_the_server(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
