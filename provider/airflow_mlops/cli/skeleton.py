@@ -44,7 +44,10 @@ def init(args: argparse.Namespace) -> None:
         note(line)
     if args.level >= 2:
         note(commit(place, written, project))
-    note(f"Try it: airflow dags test {project}_level_1; its tests: pytest {folder / project / 'tests'}")
+    note(f"Its tests: pytest {folder / project / 'tests'}")
+    note(f"Try it: airflow dags test {project}_level_1, and then airflow mlops promote {project} 1")
+    if args.level >= 3:
+        note(f"What serves is watched by: airflow dags test {project}_level_3")
 
 
 def check_folder(folder: Path) -> None:
