@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## Run levels 1 to 3 on real flights under a real scheduler
+demo: $(STAMP)  ## Run levels 1 to 4 on a year of real flights under a real scheduler
 	$(BIN)/python scripts/demo.py
 
 up: $(STAMP)  ## Keep Airflow's UI running on what the demo left, until Ctrl-C

@@ -6,10 +6,9 @@ on days that neither has seen. If not, it is kept with the reason, and nothing m
 the version before is shown to be better on what came since, it goes back by itself.
 
 * The present of a run is what its events speak of, so months can be replayed. By hand: with a `clock`, and `force`.
-* Triggers that come together are each counted once, and runs take turns: one retraining.
+* Triggers that come together are counted once each, and runs take turns. A task that is cleared finds what it did.
 * `MLOPS_SERVER`: a challenger that won first answers a share of the requests there, and goes back if it does not hold.
 * `airflow mlops decide flights_late` and `airflow mlops history flights_late` tell what was done, and why.
-* Clear a task, or run a day again: decision, data, model, version and release are those that are there.
 """
 
 from __future__ import annotations
@@ -38,8 +37,9 @@ MONTHLY = CronTriggerTimetable("0 12 2 * *", timezone="UTC")
 FOLDER = os.path.join(os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow")), "flights")
 SERVER, CANARY = os.environ.get("MLOPS_SERVER"), json.loads(os.environ.get("MLOPS_CANARY", "{}"))
 NAME, CHAMPION = "{{ params.model_name }}", "{{ params.model_name }}@champion"
-FILES = "{{ params.folder }}/flights-*.parquet"
-EXPECTATIONS = "flights/expectations.yaml"
+FILES, EXPECTATIONS = "{{ params.folder }}/flights-*.parquet", "flights/expectations.yaml"
+P95 = float(os.environ.get("MLOPS_P95_MS", "500"))
+DEPLOY = {"server": SERVER, "checks": [{"kind": "example"}, {"kind": "offline"}, {"kind": "latency", "p95_ms": P95}]}
 ROLES = {"key": "flight_id", "time": "scheduled_departure", "target": "late"}
 NOW, REASON = "{{ ti.xcom_pull('clock') }}", "{{ ti.xcom_pull('decide')['reason'] }}"
 POLICY = {
@@ -103,6 +103,8 @@ with DAG(
         )
         rollback = RollbackModelOperator(task_id="rollback", model_name=NAME, evidence=compare.output, clock=NOW)
         labels() >> compare >> rollback >> (over := EmptyOperator(task_id="over", trigger_rule="none_failed"))
+        if SERVER:
+            rollback >> DeployModelOperator(task_id="restore", model="models:/" + CHAMPION, **DEPLOY)
     # END probation
 
     (present := clock()) >> probation
@@ -145,7 +147,7 @@ with DAG(
                 {"kind": "metric", "metric": "roc_auc", "min": 0.6},
                 {"kind": "champion", "metric": "roc_auc", "require": "better"},
                 {"kind": "anchor", "metric": "roc_auc", "margin": 0.01},
-                *({"kind": kind} for kind in ("predictions", "contract", "load")),
+                *({"kind": kind} for kind in ("predictions", "signature", "load")),
             ],
             fail_on="never",  # to lose is no failure of the pipeline
         )
@@ -165,15 +167,14 @@ with DAG(
                 return report["passed"]
 
             canary = DeployModelOperator(
-                task_id="canary", model=register.output, server=SERVER, strategy="canary", canary=CANARY
+                task_id="canary", model=register.output, strategy="canary", canary=CANARY, **DEPLOY
             )
             won(test.output) >> canary >> promote
 
-    tell = AlertOperator(
+    promote >> AlertOperator(
         task_id="tell",
         reports=[test.output],
         subject=NAME,
         channels={"model_test": "digest"},  # nobody is paged; everybody can read why
         trigger_rule="all_done_min_one_success",
     )
-    promote >> tell

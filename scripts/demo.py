@@ -1,4 +1,4 @@
-"""`make demo`: MLOps levels 1 to 3 on real flights, under a real scheduler, ending with what happened.
+"""`make demo`: MLOps levels 1 to 4 on real flights, under a real scheduler, ending with what happened.
 
 Level 1: three runs of ``dags/mlops_level_1.py`` and two releases by hand. The schedule starts the first run, on January
 and February 2013, whose model is promoted from the command line; with March a second one is trained and tested against
@@ -6,25 +6,28 @@ the champion, and promoted by the promotion DAG; an April file with broken colum
 
 Level 2: three commits to a git repository; see :mod:`demo_level_2`.
 
-Level 3: what serves then is watched, month after month; see :mod:`demo_level_3`.
+Levels 3 and 4: what serves then is watched, month after month, and what is seen drives retraining, testing and release;
+see :mod:`demo_level_4`. A model that nobody retrains is the control; see :mod:`demo_control`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import demo_level_2 as level_2
-import demo_level_3 as level_3
+import demo_level_4 as level_4
 from airflow_home import ROOT, Airflow, stop_group
-from demo_runs import Run, scheduled, table, trigger
+from demo_runs import Aside, Run, scheduled, table, trigger
 from demo_serving import Serving
 
 DEMO = ROOT / ".demo"
@@ -40,17 +43,15 @@ def window(start: str, end: str) -> dict[str, Any]:
     return {"start": start, "end": end, "folder": str(LANDING), "model_name": MODEL}
 
 
-def corrupt_april() -> None:
-    """Land an April whose supplier renamed a column and sends temperatures as text."""
-    sys.path.insert(0, str(ROOT / "dags"))
+def corrupt_april(files: level_4.Files) -> Path:
+    """Land an April whose supplier renamed a column and sends temperatures as text, where nobody else reads it."""
     import pandas as pd
 
-    from flights.source import land, write
-
-    (path,) = land("2013-04-01", "2013-05-01", str(LANDING / "good"))
+    path = files.arrive(4, HOME / "flights_of_another_supplier")
     frame = pd.read_parquet(path).rename(columns={"distance": "dist_miles"})
     frame["temp"] = frame["temp"].map(lambda value: f"{value} F")
-    write(frame, LANDING / "flights-2013-04.parquet")
+    frame.to_parquet(path, index=False)
+    return path.parent
 
 
 def promote_by_hand(airflow: Airflow, version: str) -> None:
@@ -63,14 +64,26 @@ def promote_by_hand(airflow: Airflow, version: str) -> None:
     print("    done", flush=True)
 
 
-def story(airflow: Airflow) -> tuple[list[Run], Run]:
-    """Play the whole story and return the runs of level 1, and that of the promotion DAG."""
+@dataclass
+class Story:
+    """What happened at level 1: its runs, that of the promotion DAG, and one that goes on beside what follows."""
+
+    runs: list[Run]
+    release: Run
+    third: Aside | None = None
+
+
+def story(airflow: Airflow, files: level_4.Files) -> Story:
+    """Play level 1."""
+    for month in (1, 2):
+        files.arrive(month, LANDING)
     for dag_id in (DAG, f"{DAG}_promote"):
         airflow.wait_for_dag(dag_id)
     first = scheduled(airflow, DAG, "January and February: a first model, started by the schedule")
     if first.state != "success":
-        return [first], first
+        return Story([first], first)
     promote_by_hand(airflow, first.version)
+    files.arrive(3, LANDING)
     second = trigger(
         airflow,
         DAG,
@@ -79,11 +92,9 @@ def story(airflow: Airflow) -> tuple[list[Run], Run]:
     )
     conf = {"model_name": MODEL, "version": int(second.version), "reason": "passed against the champion"}
     release = trigger(airflow, f"{DAG}_promote", "A person releases it: the promotion DAG", conf)
-    corrupt_april()
-    third = trigger(
-        airflow, DAG, "April, with a column renamed and one retyped by its supplier", window("2013-04-01", "2013-05-01")
-    )
-    return [first, second, third], release
+    conf = {**window("2013-04-01", "2013-05-01"), "folder": str(corrupt_april(files))}
+    title = "April of another supplier, who renamed a column and retyped one"
+    return Story([first, second], release, Aside(lambda: trigger(airflow, DAG, title, conf, "level 1, April: ")))
 
 
 def check(runs: list[Run], release: Run) -> list[str]:
@@ -166,6 +177,29 @@ def up(airflow: Airflow, serving: Serving) -> None:
         stop_group(mlflow)
 
 
+def play(airflow: Airflow, project: level_2.Project, serving: Serving, files: level_4.Files) -> list[str]:
+    """Play all levels, print what happened, and return what is not as it must be."""
+    begun = time.monotonic()
+    one = story(airflow, files)
+    if one.third is None:
+        return check(one.runs, one.release)
+    control = level_4.Control(airflow, files)
+    control.begin(one.runs[1].version)
+    serving.decide()
+    with serving.running():
+        two = level_2.begin(airflow, project)
+        one.runs.append(one.third.done())
+        summary(airflow, one.runs, time.monotonic() - begun)
+        wrong = check(one.runs, one.release)
+        if wrong:
+            return wrong
+        loop = level_4.story(airflow, files, serving, two)
+    level_2.summary(two, serving)
+    months = control.months()
+    level_4.summary(airflow, loop, control, months)
+    return [*level_2.check(two, serving), *level_4.check(loop, months)]
+
+
 def main() -> int:
     """Run the demo, or keep the UI up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -176,7 +210,7 @@ def main() -> int:
         shutil.rmtree(DEMO, ignore_errors=True)
     airflow = Airflow(HOME, ROOT / "dags")
     project = level_2.Project(PROJECT)
-    airflow.environment.update(level_2.environment(project))
+    airflow.environment.update(level_2.environment(project), MLOPS_CANARY=json.dumps(level_4.CANARY))
     serving = Serving(airflow)
     if options.up:
         up(airflow, serving)
@@ -185,21 +219,11 @@ def main() -> int:
     serving.look()
     begun = time.monotonic()
     print("Starting Airflow (api-server, scheduler, dag-processor, triggerer) in .demo/airflow …", flush=True)
+    files = level_4.Files(DEMO / "months")
+    files.make()
     with airflow.running():
         print(f"  up after {time.monotonic() - begun:.0f} s at {airflow.url}", flush=True)
-        runs, release = story(airflow)
-        summary(airflow, runs, time.monotonic() - begun)
-        wrong = check(runs, release)
-        if not wrong:
-            serving.decide()
-            with serving.running():
-                commits = level_2.story(airflow, project, serving)
-            level_2.summary(commits, serving)
-            wrong = level_2.check(commits, serving)
-        if not wrong:
-            watched = level_3.story(airflow)
-            level_3.summary(watched)
-            wrong = level_3.check(watched)
+        wrong = play(airflow, project, serving, files)
     print(f"\nAll in {time.monotonic() - begun:.0f} s. See it in Airflow's UI, and have the champion answer: make up")
     for line in wrong:
         print(f"✗ {line}")

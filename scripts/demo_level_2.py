@@ -2,7 +2,8 @@
 
 The repository holds the example project. The first push improves the model, and is released once a person has approved
 it; the second commit breaks the project's own tests and stops there; the third makes the model worse and stops at the
-gate. Then the release is rolled back.
+gate. Then the release is rolled back. The commits are tested beside what the champion does meanwhile, and the person
+takes their time.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_home import ROOT, Airflow
-from demo_runs import Run, look, outcome, table, trigger
+from demo_control import context_of
+from demo_runs import Aside, Run, look, outcome, table, trigger
 from demo_serving import Serving
 
 DAG, MODEL = "mlops_level_2", "flights_late"
 APPROVE = "release.approve"
 #: Seconds that a commit may take to become a run, and a run to end.
-NOTICE, PATIENCE = 300, 900
+NOTICE, PATIENCE = 300, 1800
 
 
 class Project:
@@ -105,6 +108,9 @@ class Story:
     champion_after: str = ""
     served: str = ""
     served_after: str = ""
+    asked: threading.Event = field(default_factory=threading.Event)
+    runs: Aside | None = None
+    again: Aside | None = None
 
 
 def environment(project: Project) -> dict[str, str]:
@@ -154,17 +160,15 @@ def approve(airflow: Airflow, commit: Commit) -> None:
 
 
 def champion(airflow: Airflow) -> str:
-    """Return the version that serves, by the ledger's own command."""
-    done = airflow.cli("mlops", "status", MODEL, "--output", "plain")
-    for line in done.stdout.splitlines():
-        words = line.split()
-        if "champion" in words:
-            return words[words.index("champion") + 1]
-    return "–"
+    """Return the version that serves, by the ledger."""
+    from airflow_mlops.core.registry.ledger import Ledger, last_done
+
+    entry = last_done(Ledger(context_of(airflow.home).store, MODEL).entries(), "champion")
+    return str(entry.version) if entry else "–"
 
 
-def story(airflow: Airflow, project: Project, serving: Serving) -> Story:
-    """Play level 2."""
+def begin(airflow: Airflow, project: Project) -> Story:
+    """Push the commits; their runs go on beside what follows."""
     airflow.wait_for_dag(DAG)
     told = Story([], champion(airflow))
     commits = told.commits
@@ -177,24 +181,40 @@ def story(airflow: Airflow, project: Project, serving: Serving) -> Story:
     project.edit("features.py", "// 100 * 100 +", "// 100 * 60 +")
     project.edit("trainer.py", ".fit(X, y)", ".fit(X[:1500], y[:1500])")
     commits.append(push(airflow, project, "makes the model worse", "Train in no time, on a sample", commits))
-    end = time.monotonic() + PATIENCE
-    while any(one.run is None for one in commits):
-        for one in commits:
-            one.watch(airflow)
-        approve(airflow, commits[0])
-        if time.monotonic() > end:
-            raise RuntimeError(f"level 2 did not end within {PATIENCE} s: {[one.tasks for one in commits]}")
-        time.sleep(0.5)
+    told.runs = Aside(lambda: _wait(airflow, told))
+    return told
+
+
+def release(airflow: Airflow, told: Story, serving: Serving) -> None:
+    """Have a person approve the first commit, then take the release back; it is deployed again beside what follows."""
+    assert told.runs is not None
+    told.asked.set()
+    told.runs.done()
     told.champion_released, told.served = champion(airflow), serving.served()
     print(f"\n▶ Something is wrong in production: airflow mlops rollback {MODEL}", flush=True)
     done = airflow.cli("mlops", "rollback", MODEL, "--reason", "the demo's way back")
     print("    " + (done.stdout.strip() or done.stderr.strip()).replace("\n", "\n    "), flush=True)
     told.champion_after = champion(airflow)
+    told.again = Aside(lambda: _deploy_again(airflow, told, serving))
+
+
+def _deploy_again(airflow: Airflow, told: Story, serving: Serving) -> None:
     if serving.possible:
         airflow.wait_for_dag(f"{DAG}_serve")
-        trigger(airflow, f"{DAG}_serve", "What is the champion is deployed again", {})
+        trigger(airflow, f"{DAG}_serve", "What is the champion is deployed again", {}, "level 2: ")
         told.served_after = serving.served()
-    return told
+
+
+def _wait(airflow: Airflow, told: Story) -> None:
+    end = time.monotonic() + PATIENCE
+    while any(one.run is None for one in told.commits):
+        for one in told.commits:
+            one.watch(airflow)
+        if told.asked.is_set():
+            approve(airflow, told.commits[0])
+        if time.monotonic() > end:
+            raise RuntimeError(f"level 2 did not end within {PATIENCE} s: {[one.tasks for one in told.commits]}")
+        time.sleep(0.5)
 
 
 def check(told: Story, serving: Serving) -> list[str]:
