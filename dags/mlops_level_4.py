@@ -166,10 +166,8 @@ with DAG(
             def won(report: dict) -> bool:
                 return report["passed"]
 
-            canary = DeployModelOperator(
-                task_id="canary", model=register.output, strategy="canary", canary=CANARY, **DEPLOY
-            )
-            won(test.output) >> canary >> promote
+            canary = {"strategy": "canary", "canary": CANARY, "capture": {"flush_seconds": 5}, **DEPLOY}
+            won(test.output) >> DeployModelOperator(task_id="canary", model=register.output, **canary) >> promote
 
     promote >> AlertOperator(
         task_id="tell",

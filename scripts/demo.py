@@ -197,7 +197,7 @@ def play(airflow: Airflow, project: level_2.Project, serving: Serving, files: le
     level_2.summary(two, serving)
     months = control.months()
     level_4.summary(airflow, loop, control, months)
-    return [*level_2.check(two, serving), *level_4.check(loop, months)]
+    return [*level_2.check(two, serving), *level_4.check(airflow, loop, months)]
 
 
 def main() -> int:
