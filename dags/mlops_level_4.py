@@ -154,11 +154,16 @@ with DAG(
         register = RegisterModelOperator(
             task_id="register", model=train.output, model_name=NAME, evidence=[test.output], reason=REASON
         )
-        over >> test
+        over >> train  # with the settings of what serves then
 
     with TaskGroup("release", tooltip="Only for a challenger that won"):
         promote = PromoteModelOperator(
-            task_id="promote", model=register.output, evidence=[test.output], clock=NOW, fail_on="never"
+            task_id="promote",
+            model=register.output,
+            evidence=[test.output],
+            clock=NOW,
+            fail_on="never",
+            trigger_rule="none_failed_min_one_success",  # it says why it refuses what has lost, too
         )
         if SERVER:
 
@@ -169,10 +174,5 @@ with DAG(
             canary = {"strategy": "canary", "canary": CANARY, "capture": {"flush_seconds": 5}, **DEPLOY}
             won(test.output) >> DeployModelOperator(task_id="canary", model=register.output, **canary) >> promote
 
-    promote >> AlertOperator(
-        task_id="tell",
-        reports=[test.output],
-        subject=NAME,
-        channels={"model_test": "digest"},  # nobody is paged; everybody can read why
-        trigger_rule="all_done_min_one_success",
-    )
+    # Nobody is paged for a challenger that lost; everybody can read why.
+    AlertOperator(task_id="tell", reports=[test.output], subject=NAME, channels={"model_test": "digest"})
