@@ -52,7 +52,7 @@ def test_events_of_level_3_decide_and_two_at_once_retrain_once(tmp_path: Path, m
     for level in (1, 3, 4):
         shutil.copy(ROOT / "dags" / f"mlops_level_{level}.py", dags)
     airflow = Airflow(tmp_path / "home", dags)
-    land("2013-01-01", "2013-08-01", str(folder))
+    land("2013-01-01", "2013-07-01", str(folder))
     with airflow.running():
         for dag_id in ("mlops_level_1", WATCH, LOOP):
             airflow.wait_for_dag(dag_id)
@@ -75,7 +75,7 @@ def test_events_of_level_3_decide_and_two_at_once_retrain_once(tmp_path: Path, m
 
         (asset,) = airflow.api("GET", "/assets?name_pattern=flights_performance")["assets"]
         for month in (5, 6):
-            tell(airflow, asset["id"], month, "2013-08-01T00:00:00+00:00")
+            tell(airflow, asset["id"], month, "2013-07-01T00:00:00+00:00")
         runs = runs_of(airflow, 4)
         assert {run["state"] for run in runs} == {"success"}, f"see {airflow.log}"
     store = tmp_path / "home" / "mlops" / "store"
