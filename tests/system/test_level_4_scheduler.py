@@ -43,7 +43,7 @@ def test_events_of_level_3_decide_and_two_at_once_retrain_once(tmp_path: Path, m
     monkeypatch.syspath_prepend(str(ROOT / "dags"))
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     from airflow_home import Airflow
-    from demo_runs import trigger
+    from demo_runs import scheduled, trigger
 
     from flights.source import land
 
@@ -56,8 +56,7 @@ def test_events_of_level_3_decide_and_two_at_once_retrain_once(tmp_path: Path, m
     with airflow.running():
         for dag_id in ("mlops_level_1", WATCH, LOOP):
             airflow.wait_for_dag(dag_id)
-        conf = {"start": "2013-01-01", "end": "2013-04-01", "max_iter": 20}
-        first = trigger(airflow, "mlops_level_1", "a first champion", conf)
+        first = scheduled(airflow, "mlops_level_1", "a first champion, by the schedule")
         assert first.state == "success", f"{first.tasks}; see {airflow.log}"
         promoted = airflow.cli("mlops", "promote", "flights_late", first.version, "--reason", "first")
         assert promoted.returncode == 0, promoted.stdout
