@@ -115,6 +115,7 @@ with DAG(
         policy="{{ {'max_age': '1s'} if params.force else params.policy }}",
         trained_at="{{ '2013-01-01' if params.force else '' }}",
         clock=present,
+        inlets=[DRIFT, PERFORMANCE],  # an event may come too late for the run that it would have started
     )
 
     with TaskGroup("data", tooltip="One immutable, validated version of all rows whose labels have come"):
