@@ -27,7 +27,17 @@ class Api:
         self.token = self._request("POST", "/auth/token", {"username": user, "password": password})["access_token"]
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the REST API below ``/api/v2`` and return its JSON."""
+        """Call the REST API below ``/api/v2`` and return its JSON; what only reads is asked for again after a 500.
+
+        On SQLite a reader now and then meets a database that is locked.
+        """
+        for wait in (1, 2, 4) if method == "GET" else ():
+            try:
+                return self._request(method, f"/api/v2{path}", body)
+            except urllib.error.HTTPError as error:
+                if error.code != 500:
+                    raise
+                time.sleep(wait)
         return self._request(method, f"/api/v2{path}", body)
 
     def _request(self, method: str, path: str, body: Any) -> Any:
