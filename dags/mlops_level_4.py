@@ -97,7 +97,7 @@ with DAG(
             champion=CHAMPION,
             dataset=FILES,
             roles={**ROLES, "label_delay": "{{ params.label_delay }}"},
-            tests=[{"kind": "previous", "metric": "roc_auc", "probation": "60d"}],
+            tests=[{"kind": "previous", "metric": "roc_auc", "probation": "60d", "margin": 0.005}],
             clock=NOW,
             fail_on="never",
         )
@@ -161,7 +161,7 @@ with DAG(
         promote = PromoteModelOperator(
             task_id="promote",
             model=register.output,
-            evidence=[test.output],
+            evidence="{{ ti.xcom_pull(['model.test', 'release.canary']) | select | list }}",
             clock=NOW,
             fail_on="never",
             trigger_rule="none_failed_min_one_success",  # it says why it refuses what has lost, too
@@ -172,8 +172,8 @@ with DAG(
             def won(report: dict) -> bool:
                 return report["passed"]
 
-            canary = {"strategy": "canary", "canary": CANARY, "capture": {"flush_seconds": 5}, **DEPLOY}
-            won(test.output) >> DeployModelOperator(task_id="canary", model=register.output, **canary) >> promote
+            how = {"strategy": "canary", "canary": CANARY, "capture": {"flush_seconds": 5}, "on_rollback": "skip"}
+            canary = DeployModelOperator(task_id="canary", model=register.output, **how, **DEPLOY)
+            won(test.output) >> canary >> promote
 
-    # Nobody is paged for a challenger that lost; everybody can read why.
     AlertOperator(task_id="tell", reports=[test.output], subject=NAME, channels={"model_test": "digest"})

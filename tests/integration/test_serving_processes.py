@@ -18,6 +18,7 @@ import pytest
 from airflow_mlops.core.alerts.step import alert
 from airflow_mlops.core.errors import CannotReachError, ConflictError, IntegrityError, SupersededError
 from airflow_mlops.core.registry import overview
+from airflow_mlops.core.registry.promote import promote_model
 from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.registry.versions import RegisteredModel
 from airflow_mlops.core.serving import capture
@@ -205,7 +206,14 @@ def test_a_canary_is_held_against_its_own_files_and_stays_with_those_who_met_it(
     # Whoever is told of it by an alert is told in the digest.
     alerted = alert(site.context, reports=bad, subject="late")
     assert [one["channel"] for one in alerted["incidents"]] == ["digest"]
+    # Nor is it released by anybody who gives that report as evidence.
+    refused = promote_model(site.context, model="models:/late/1", evidence=[bad], refuse="return")
+    assert refused["kind"] == "refusal"
+    assert refused["reason"].startswith("the deployment did not pass: ")
+    assert "None" not in refused["reason"]
     assert good["passed"], good["summary"]
+    released = promote_model(site.context, model=site.models["better"], to_name="better", evidence=[good])
+    assert released["evidence"][0]["kind"] == "deployment"
     details = site.context.store.get_json(str(site.context.store.key_of(good["details_uri"])))
     (step,) = details["canary"]["steps"]
     assert (step["passed"], step["disagreeing"], step["errors"]) == (True, 0, 0)

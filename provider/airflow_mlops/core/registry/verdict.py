@@ -24,7 +24,8 @@ def refusal(reports: list[dict[str, Any]]) -> str | None:
             continue
         worst = next(iter(report.get("failures") or []), None) or {}
         said = worst.get("message") or worst.get("brief")
-        what = f"{worst.get('name') or worst.get('type')}: {said}" if said else report.get("summary")
+        name = worst.get("name") or worst.get("type") or worst.get("check")
+        what = f"{name}: {said}" if name and said else said or report.get("summary")
         more = len(report.get("failures") or []) - 1
         others = f" (and {more} more)" if more > 0 else ""
         return f"the {str(report['kind']).replace('_', ' ')} did not pass: {what or 'no summary'}{others}"
