@@ -167,6 +167,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_mlops.operators.data",
                     "airflow_mlops.operators.drift",
                     "airflow_mlops.operators.evaluation",
+                    "airflow_mlops.operators.image",
                     "airflow_mlops.operators.performance",
                     "airflow_mlops.operators.prediction",
                     "airflow_mlops.operators.registry",
