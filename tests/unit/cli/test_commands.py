@@ -165,6 +165,17 @@ def test_history_in_json_has_what_stands_behind_a_release(airflow, context, log_
     assert "c0ffee" not in airflow("history", "churn")[1], "a table has room for what people read"
 
 
+def test_a_promotion_takes_place_when_the_clock_says(airflow, versions):
+    (now,) = json.loads(airflow("promote", "churn", "1", "--output", "json")[1])
+    words = ("promote", "churn", "2", "--without-evidence", "--output", "json")
+    (then,) = json.loads(airflow(*words, "--clock", "2013-05-02T01:30:00+02:00")[1])
+
+    assert (now["clock"], then["clock"]) == (None, "2013-05-01T23:30:00+00:00")
+    assert airflow("promote", "churn", "1", "--clock", "May 2nd")[0].startswith("SpecError: clock: ")
+    rows = json.loads(airflow("history", "churn", "--output", "json")[1])
+    assert [row["version"] for row in rows if row["action"] == "promote"] == [1, 2], "what was refused moved nothing"
+
+
 def test_promote_to_another_name(airflow, versions):
     code, printed = airflow("promote", "churn", "1", "--to-name", "churn_production", "--output", "json")
 
