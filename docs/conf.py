@@ -19,3 +19,18 @@ autodoc_inherit_docstrings = False
 html_theme = "furo"
 html_title = "airflow-provider-mlops"
 exclude_patterns = ["_build"]
+
+
+def setup(app):
+    """Have alerts lead to their entries: what the first cell of a row of the runbook names is an anchor."""
+    app.connect("doctree-read", _name_entries)
+
+
+def _name_entries(app, doctree):
+    from docutils import nodes
+
+    if app.env.docname.rpartition("/")[2] != "runbook":
+        return
+    for row in doctree.findall(nodes.row):
+        for name in row[0].findall(nodes.literal):
+            name["ids"].append(name.astext())

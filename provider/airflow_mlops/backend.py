@@ -46,6 +46,11 @@ def name() -> str:
     return value
 
 
+def runbook() -> str:
+    """Return the address of the page where people read the runbook; empty: nobody said."""
+    return str(conf.get(SECTION, "runbook_url", fallback="") or "").strip().rstrip("#")
+
+
 def home() -> Path:
     """Return the folder of the embedded back end: ``[mlops] home``, by default ``mlops`` in Airflow's home.
 

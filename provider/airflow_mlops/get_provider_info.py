@@ -131,6 +131,14 @@ _OPTIONS = {
         "example": "http://localhost:5000",
         "default": "",
     },
+    "runbook_url": {
+        "description": "Address of the runbook's page, that of the docs or your own: alerts and failure messages "
+        "lead to its entries. Empty: they name its place in the docs.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "https://docs.example.com/mlops/operations/runbook.html",
+        "default": "",
+    },
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.core.evaluation.kinds import KINDS
 from airflow_mlops.operators.retraining import ACTIONS
 
-RUNBOOK = Path(__file__).resolve().parents[2] / "docs" / "operations" / "runbook.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RUNBOOK = DOCS / "operations" / "runbook.md"
 
 
 def entries(heading: str) -> list[str]:
@@ -56,6 +59,27 @@ def test_each_error_has_an_entry() -> None:
                 importlib.import_module(module.name)
     shown = {name for name in airflow_mlops.exceptions.__all__ if name.startswith("Mlops")}
     assert sorted(entries("Errors")) == sorted({*below(MlopsError), *shown})
+
+
+def test_messages_lead_to_entries_that_are_there(tmp_path: Path) -> None:
+    from airflow_mlops.core.alerts.message import RUNBOOK as PAGE
+    from airflow_mlops.core.errors import GateFailedError, SpecError
+    from airflow_mlops.exceptions import MlopsUnavailable, translate
+    from airflow_mlops.notifications.gate import compose
+
+    assert (DOCS / PAGE).with_suffix(".md") == RUNBOOK
+    (tmp_path / "runbook.md").write_text(RUNBOOK.read_text())
+    command = f"sphinx -q -c {DOCS} -D master_doc=runbook -D html_theme=basic {tmp_path} {tmp_path / 'html'}".split()
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "html" / "runbook.html").read_text()
+    anchors = re.findall(r'\bid="([^"]+)"', page)
+    assert len(anchors) == len(set(anchors))
+    named = {name for heading in ("Alerts", "A gate said no", "Errors") for name in entries(heading)}
+    assert named <= set(anchors)
+    for error in (translate(SpecError("no")), translate(GateFailedError("no")), MlopsUnavailable("no")):
+        (entry,) = re.findall(rf"^Runbook: {PAGE}#(.+)$", compose({"exception": error}), re.MULTILINE)
+        assert entry in anchors
 
 
 def test_each_command_exists() -> None:

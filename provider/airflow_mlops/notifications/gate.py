@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import BaseNotifier, redact
 
+from airflow_mlops.backend import runbook
+from airflow_mlops.core.alerts.message import RUNBOOK
 from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed, MlopsSuperseded, MlopsUnavailable
 
@@ -94,7 +97,17 @@ def compose(context: Mapping[str, Any]) -> str:
     if log_url:
         lines.append(f"Log: {log_url}")
     lines.append(f"What to do: {next((text for kind, text in ADVICE if isinstance(error, kind)), OTHER_ADVICE)}")
+    if isinstance(error, (MlopsFailed, MlopsUnavailable)):
+        lines.append(f"Runbook: {runbook() or RUNBOOK}#{_entry(error)}")
     return "\n".join(lines)
+
+
+def _entry(error: BaseException) -> str:
+    """Return the runbook's entry for one of our errors: of a gate, its section; else the name that it begins with."""
+    if isinstance(error, MlopsGateFailed):
+        return "a-gate-said-no"
+    named = re.match(r"[A-Z]\w+Error(?=: )", str(error))
+    return named[0] if named else type(error).__name__
 
 
 def _what(context: Mapping[str, Any], ti: Any) -> str:

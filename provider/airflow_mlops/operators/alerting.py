@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import redact
 
-from airflow_mlops.backend import environment
+from airflow_mlops.backend import environment, runbook
 from airflow_mlops.core.alerts import delivery, message, rules
 from airflow_mlops.core.alerts.incidents import Stream
 from airflow_mlops.core.errors import MlopsError, SpecError
@@ -182,9 +182,9 @@ def _composed(context: Context, event: dict[str, Any], links: dict[str, Any]) ->
     found = {"Log": log_url} if log_url else {}
     if event["kind"] == "digest":
         reports = {delivery.incident_id(one): _report(one, links) for one in event["items"]}
-        return message.compose_digest(event, {**{key: url for key, url in reports.items() if url}, **found})
+        return message.compose_digest(event, {**{key: url for key, url in reports.items() if url}, **found}, runbook())
     report = _report(event, links)
-    return message.compose(event, {**({"Report": report} if report else {}), **found})
+    return message.compose(event, {**({"Report": report} if report else {}), **found}, runbook())
 
 
 def _report(event: dict[str, Any], links: dict[str, Any]) -> str:

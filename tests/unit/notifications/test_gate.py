@@ -31,6 +31,7 @@ def test_the_message_has_all_that_a_person_needs() -> None:
         "Report: http://a/mlops/reports/d/t/x",
         "Log: http://log",
         "What to do: Mend what the message names, then clear this task. A retry alone would end the same.",
+        "Runbook: operations/runbook.html#SpecError",
     ]
 
 

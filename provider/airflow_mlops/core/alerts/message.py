@@ -18,6 +18,9 @@ HEADER, SECTION = 150, 2900
 #: Items that a digest spells out.
 MOST_ITEMS = 40
 
+#: Where the docs have the runbook, where nobody said where they are to be read.
+RUNBOOK = "operations/runbook.html"
+
 COLOURS = {"ok": "#1a7f4b", "warning": "#a15c00", "error": "#b3261e"}
 
 
@@ -39,13 +42,14 @@ class Message:
     data: dict[str, Any]
 
 
-def compose(event: dict[str, Any], links: dict[str, str] | None = None) -> Message:
+def compose(event: dict[str, Any], links: dict[str, str] | None = None, runbook: str = "") -> Message:
     """Return the message of an event.
 
     :param links: label -> address, the most useful first.
+    :param runbook: address of the runbook's page; empty: its place in the docs.
     """
     links = links or {}
-    rows = _rows(event)
+    rows = _rows(event, runbook)
     subject = subject_of(event)
     tone = "ok" if event["event"] == RESOLVED else event["worst"]
     data = {
@@ -62,15 +66,17 @@ def compose(event: dict[str, Any], links: dict[str, str] | None = None) -> Messa
             )
         },
         "advice": advice_of(event),
+        "runbook": entry_of(event, runbook),
         "links": links,
     }  # fmt: skip
     return _message(subject, [("", rows)], links, tone, data)
 
 
-def compose_digest(digest: dict[str, Any], links: dict[str, str] | None = None) -> Message:
+def compose_digest(digest: dict[str, Any], links: dict[str, str] | None = None, runbook: str = "") -> Message:
     """Return the message of a digest: one line for each incident, and its report.
 
     :param links: label -> address; of an item's report under the item's id.
+    :param runbook: address of the runbook's page; empty: its place in the docs.
     """
     links = links or {}
     items = digest["items"][:MOST_ITEMS]
@@ -78,7 +84,7 @@ def compose_digest(digest: dict[str, Any], links: dict[str, str] | None = None) 
     subject = f"[digest] {count} thing{'s' * (count != 1)} to know about {_abouts(digest['items'])}"
     parts = []
     for item in items:
-        rows = [(name, text) for name, text in _rows(item) if name in ("What", "Failed", "Since")]
+        rows = [(name, text) for name, text in _rows(item, runbook) if name in ("What", "Failed", "Since", "Runbook")]
         if url := links.get(incident_id(item)):
             rows.append(("Report", url))
         parts.append((subject_of(item), rows))
@@ -92,7 +98,10 @@ def compose_digest(digest: dict[str, Any], links: dict[str, str] | None = None) 
         "id": event_id(digest),
         "title": subject,
         "at": digest["at"],
-        "items": [{"incident": incident_id(item), **{key: item.get(key) for key in kept}} for item in items],
+        "items": [
+            {"incident": incident_id(item), "runbook": entry_of(item, runbook), **{key: item.get(key) for key in kept}}
+            for item in items
+        ],
         "links": links,
     }
     return _message(subject, parts, rest, "warning", data)
@@ -112,12 +121,22 @@ def advice_of(event: dict[str, Any]) -> str:
     return ADVICE.get(event["topic"], OTHER_ADVICE)
 
 
+def entry_of(event: dict[str, Any], runbook: str = "") -> str | None:
+    """Return where the runbook's entry of an event is; None where there is nothing to do, or no such entry.
+
+    A runbook of one's own may have entries for one's own topics.
+    """
+    if event["event"] == RESOLVED or not (runbook or event["topic"] in TITLES):
+        return None
+    return f"{runbook or RUNBOOK}#{event['topic']}"
+
+
 def _abouts(items: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(item["about"] for item in items))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _rows(event: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(event: dict[str, Any], runbook: str) -> list[tuple[str, str]]:
     names, more = event["names"][:MOST_NAMES], len(event["names"]) - MOST_NAMES
     failed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
     window = event.get("window")
@@ -133,6 +152,7 @@ def _rows(event: dict[str, Any]) -> list[tuple[str, str]]:
         ("Window", f"{_day(window['start'])} to {_day(window['end'])}" if window else ""),
         ("Owner", event.get("owner") or ""),
         ("What to do", advice_of(event)),
+        ("Runbook", entry_of(event, runbook) or ""),
         ("Incident", incident_id(event)),
     ]
     return [(name, text) for name, text in rows if text]

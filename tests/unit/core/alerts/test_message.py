@@ -27,6 +27,7 @@ def test_an_incident_says_all_that_a_person_needs() -> None:
         "Owner: growth",
         "What to do: Look at the weakest slices and at the data of the window. If the loss is real, train anew, or take"
         " the last release back with airflow mlops rollback.",
+        "Runbook: operations/runbook.html#performance",
         "Incident: churn/performance/3",
         "Report: https://airflow/mlops/reports/x",
         "Log: https://airflow/log",
@@ -40,12 +41,27 @@ def test_its_end_says_how_long_it_lasted() -> None:
     assert text.startswith("[resolved] Loss of performance: churn")
     assert "Since: 2026-03-01, 4 windows, until 2026-04-05 06:00" in text
     assert "What to do: Nothing" in text
+    assert "Runbook" not in text
 
 
 def test_the_json_has_stable_ids() -> None:
     data = compose(EVENT, LINKS).data
     assert (data["id"], data["incident"]) == ("churn/performance/3/7", "churn/performance/3")
     assert (data["kind"], data["event"], data["severity"], data["links"]) == ("alert", "opened", "error", LINKS)
+
+
+def test_it_leads_to_the_runbook_that_people_read() -> None:
+    page = "https://docs/operations/runbook.html"
+    made = compose(EVENT, LINKS, page)
+    assert made.data["runbook"] == f"{page}#performance"
+    assert f'<a href="{page}#performance">' in made.html
+    own = {**EVENT, "topic": "stock"}
+    assert compose(own, LINKS).data["runbook"] is None, "ours has no entry for a topic of theirs"
+    assert (
+        compose_digest({"kind": "digest", "id": "d", "at": EVENT["at"], "items": [own]}, {}, page)
+        .data["items"][0]["runbook"]
+        .endswith("#stock")
+    )
 
 
 def test_what_it_is_about_cannot_break_out_of_any_form() -> None:
@@ -81,11 +97,13 @@ def test_a_digest_has_a_few_lines_for_each() -> None:
         "  What: AUC fell from 0.81 to 0.74.",
         "  Failed: roc_auc, roc_auc of region=north",
         "  Since: 2026-03-01, 1 window",
+        "  Runbook: operations/runbook.html#drift",
         "  Report: https://airflow/r",
         "- [error] Loss of performance: fraud",
         "  What: AUC fell from 0.81 to 0.74.",
         "  Failed: roc_auc, roc_auc of region=north",
         "  Since: 2026-03-01, 1 window",
+        "  Runbook: operations/runbook.html#performance",
         "Log: https://airflow/log",
     ]
     assert made.data["id"] == "digest/d/t/1"
