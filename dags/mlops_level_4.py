@@ -112,8 +112,8 @@ with DAG(
         task_id="decide",
         model_name=NAME,
         subject=NAME,
-        policy="{{ {'max_age': '1s'} if params.force else params.policy }}",
-        trained_at="{{ '2013-01-01' if params.force else '' }}",
+        policy="{{ params.policy }}",
+        force="{{ params.force }}",
         clock=present,
         inlets=[DRIFT, PERFORMANCE],  # an event may come too late for the run that it would have started
     )

@@ -123,7 +123,10 @@ def _otherwise(decisions: Decisions, numbers: list[int], policy: dict[str, Any])
     rows = []
     for seq in numbers:
         found = decisions.read(seq)
-        decision, memories[seq] = decided(found, memories[found["base"]], policy)
+        base = memories[found["base"]]
+        decision, after = decided(found, base, policy)
+        # The next one begins with this memory, or with that which this one began with.
+        memories = {found["base"]: base, seq: after}
         rows.append(
             {
                 "number": seq,

@@ -46,13 +46,15 @@ class DecideRetrainingOperator(MlopsOperator, BranchMixIn):
     :param clock: the present, ISO 8601; default: the worker's clock. Give it where months are replayed: windows and
         clock must be of one time. (templated)
     :param trained_at: when the model that serves was trained, ISO 8601, if that was outside this policy. (templated)
+    :param force: train again whatever the policy says, such as ``"{{ params.force }}"``; cooldown and budget count it
+        like any other. (templated)
     :param follow: ``{"retrain": "train", "warn": "tell", "wait": None}``: the tasks or task groups, directly
         downstream, that run after each decision; the others are skipped. (templated)
     :raises ValueError: in the constructor, for a policy or a decision that cannot be.
     """
 
     step = "decide_retraining"
-    step_arguments = ("reports", "policy", "subject", "clock", "trained_at")
+    step_arguments = ("reports", "policy", "subject", "clock", "trained_at", "force")
     inherits_from_skipmixin = True
     ui_color = "#f9efd9"
 
@@ -68,6 +70,7 @@ class DecideRetrainingOperator(MlopsOperator, BranchMixIn):
         subject: str | list[str] | None = None,
         clock: str | None = None,
         trained_at: str | None = None,
+        force: bool | str = False,
         follow: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +82,7 @@ class DecideRetrainingOperator(MlopsOperator, BranchMixIn):
         self.subject = subject
         self.clock = clock
         self.trained_at = trained_at
+        self.force = force
         self.follow = follow
 
     def arguments(self, context: Context) -> dict[str, Any]:

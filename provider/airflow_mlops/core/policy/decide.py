@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from airflow_mlops.core.policy.memory import MAX_RUNS, Memory, Run, take_in
+from airflow_mlops.core.policy.memory import MAX_RUNS, Memory, Run, by_window, take_in
 from airflow_mlops.core.policy.rules import Budget, Policy, WindowRule, greater_is_better, words
 from airflow_mlops.core.policy.signals import Signal
 from airflow_mlops.core.vocabulary import SCHEMA
@@ -80,20 +80,26 @@ def decide(
     *,
     seq: int = 1,
     trained_at: dt.datetime | None = None,
+    force: bool = False,
 ) -> tuple[Decision, Memory]:
     """Say whether to train again.
 
     :param now: the clock; one that was set back counts as the latest that a decision had.
     :param seq: the number of this decision, by which the retraining's cost is told later.
     :param trained_at: when the model that serves was trained, where that was outside this policy.
+    :param force: somebody wants it: nothing stands against it, and cooldown and budget count it.
     """
     clock = max(now, memory.clock) if memory.clock else now
     keep = max((rule.n for rule in (policy.performance, policy.drift) if rule), default=0)
     known, counted, duplicates = take_in(memory, signals, keep)
     known = replace(known, clock=clock, started=known.started or clock)
     causes = _causes(policy, known, clock, trained_at)
+    if force:
+        causes = [Cause("force", True, "it was asked for"), *causes]
     wanted = [one for one in causes if one.retrains]
-    blocks = _blocks(policy, known, clock, forced=any(one.rule == "max_age" for one in wanted)) if wanted else {}
+    blocks: dict[str, str] = {}
+    if wanted and not force:
+        blocks = _blocks(policy, known, clock, forced=any(one.rule == "max_age" for one in wanted))
     action: Action = "retrain" if wanted and not blocks else "warn" if causes else "wait"
     back = f" The clock was set back from {_day(clock)} to {_day(now)}; the later one counts." if now < clock else ""
     reason = _reason(policy, known, clock, causes, blocks, trained_at) + back
@@ -105,8 +111,9 @@ def decide(
 
 
 def _kept(policy: Policy, runs: tuple[Run, ...], clock: dt.datetime) -> tuple[Run, ...]:
-    per = policy.budget.per if policy.budget else dt.timedelta(0)
-    return tuple(run for run in runs if run.at > clock - per or run is runs[-1])[-MAX_RUNS:]
+    """Return what a budget may ask for: also one that a later policy has."""
+    older = runs[:-MAX_RUNS]
+    return (*(run for run in older if policy.budget and run.at > clock - policy.budget.per), *runs[-MAX_RUNS:])
 
 
 def _causes(policy: Policy, memory: Memory, clock: dt.datetime, trained_at: dt.datetime | None) -> list[Cause]:
@@ -128,15 +135,23 @@ def _age(memory: Memory, clock: dt.datetime, trained_at: dt.datetime | None) -> 
     return clock - max(known, default=memory.started or clock)
 
 
-def counting(kind: str, memory: Memory) -> list[Signal]:
-    """Return the windows that count: those that began after the last retraining, which speak of what it made."""
+def counting(rule: WindowRule, memory: Memory) -> list[Signal]:
+    """Return the windows that count, each by its worst report.
+
+    Those count that began after the last retraining: they speak of what it made.
+    """
     last = memory.last
-    return [one for one in memory.windows.get(kind, ()) if last is None or one.start >= last]
+    after = (one for one in memory.windows.get(rule.kind, ()) if last is None or one.start >= last)
+    return [max(some, key=lambda one: (_badness(rule, one), one.told)) for some in by_window(after)]
+
+
+def _badness(rule: WindowRule, one: Signal) -> int:
+    return (1 if one.facts.get("estimated") else 2) if is_bad(rule, one) else 0
 
 
 def _windows(rule: WindowRule, memory: Memory) -> Cause | None:
     """Return the cause that ``k`` bad windows of the last ``n`` are."""
-    latest = counting(rule.kind, memory)[-rule.n :]
+    latest = counting(rule, memory)[-rule.n :]
     bad = [one for one in latest if is_bad(rule, one)]
     if len(bad) < rule.k:
         return None
@@ -264,7 +279,7 @@ def _standing(policy: Policy, memory: Memory, clock: dt.datetime, trained_at: dt
     found = []
     for rule in (policy.performance, policy.drift):
         if rule:
-            latest = counting(rule.kind, memory)[-rule.n :]
+            latest = counting(rule, memory)[-rule.n :]
             bad = sum(is_bad(rule, one) for one in latest)
             found.append(f"{rule.kind}: {bad} bad of the last {len(latest)} windows, {rule.k} of {rule.n} needed")
     if policy.new_rows is not None:
@@ -284,8 +299,9 @@ def _state(policy: Policy, memory: Memory, clock: dt.datetime, trained_at: dt.da
     }
     for rule in (policy.performance, policy.drift):
         if rule:
-            latest = counting(rule.kind, memory)[-rule.n :]
-            known = len(memory.windows.get(rule.kind, ())) - len(counting(rule.kind, memory))
+            counted = counting(rule, memory)
+            latest = counted[-rule.n :]
+            known = len(by_window(memory.windows.get(rule.kind, ()))) - len(counted)
             state[rule.kind] = {
                 "bad": sum(is_bad(rule, one) for one in latest),
                 "of": len(latest),

@@ -9,9 +9,12 @@ from typing import Any
 
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.policy.signals import DATA, ENDED, WINDOWED, Signal
+from airflow_mlops.core.policy.volume import new_rows
 
 #: Ids that are remembered as counted, windows of each kind, retrainings, and task instances that decided.
 MAX_SEEN, MAX_WINDOWS, MAX_RUNS, MAX_TASKS = 2048, 64, 256, 256
+#: Reports on one window that are remembered: of several monitors, each about a subject of its own.
+MAX_SUBJECTS = 8
 SCHEMA = 1
 #: Where a performance report says how many labelled rows it measured.
 _LABELS = ("labelled", "labels", "labelled_rows", "rows")
@@ -36,10 +39,11 @@ class Memory:
     :param clock: the latest clock that a decision had; no later one is earlier.
     :param started: the clock of the first decision.
     :param runs: retrainings that were decided, in order.
-    :param windows: the latest measured windows of each kind, by their end; of one window the latest report.
+    :param windows: the reports on the latest measured windows of each kind, by their end; of one window and subject
+        the latest report.
     :param rows: new rows since the last retraining; ``labels`` the same of labelled rows.
-    :param data: what of each dataset was counted: start, end and rows.
-    :param seen: ids of signals that were counted.
+    :param data: what of each dataset was counted: its periods with their rows.
+    :param seen: ids of signals that were counted, those that were told last at the end.
     :param tasks: which decision a task instance made.
     """
 
@@ -49,7 +53,7 @@ class Memory:
     windows: dict[str, tuple[Signal, ...]] = field(default_factory=dict)
     rows: int = 0
     labels: int = 0
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seen: dict[str, None] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
 
@@ -90,7 +94,8 @@ class Memory:
             windows={kind: tuple(map(Signal.from_dict, some)) for kind, some in value["windows"].items()},
             rows=value["rows"],
             labels=value["labels"],
-            data=value["data"],
+            # The first version knew one period of a dataset.
+            data={name: some if isinstance(some, list) else [some] for name, some in value["data"].items()},
             seen=dict.fromkeys(value["seen"]),
             tasks=value["tasks"],
         )
@@ -108,43 +113,59 @@ def take_in(memory: Memory, signals: Iterable[Signal], keep: int = 0) -> tuple[M
     :param keep: so many windows of a kind are needed at least.
     """
     seen = dict(memory.seen)
-    windows = {kind: {(one.start, one.end): one for one in some} for kind, some in memory.windows.items()}
+    windows = {kind: {one.place: one for one in some} for kind, some in memory.windows.items()}
     runs = {run.seq: run for run in memory.runs}
     data = dict(memory.data)
     rows, labels, counted, duplicates = memory.rows, memory.labels, 0, 0
     for one in signals:
-        if one.id in seen:
+        known_id = one.id in seen
+        # To the end: what an inlet holds is told again and again, and must not be forgotten before it is gone there.
+        seen.pop(one.id, None)
+        seen[one.id] = None
+        if known_id:
             duplicates += 1
             continue
-        seen[one.id] = None
         counted += 1
         if one.kind in WINDOWED:
             known = windows.setdefault(one.kind, {})
-            before = known.get((one.start, one.end))
+            before = known.get(one.place)
             labels += max(0, labels_of(one) - labels_of(before))
             if before is None or one.told >= before.told:
-                known[one.start, one.end] = one
+                known[one.place] = one
+        elif one.kind == "dataset":
+            name = str(one.facts.get("name"))
+            new, data[name] = new_rows(data.get(name, []), one.start, one.end, one.facts["rows"])
+            rows += new
         elif one.kind in DATA:
-            rows += _new_rows(data, one)
+            rows += int(one.facts["rows"])
         elif one.kind == ENDED:
             _end(runs, one)
     most = max(MAX_WINDOWS, keep)
     return (
         replace(
             memory,
-            windows={
-                kind: tuple(sorted(some.values(), key=lambda one: (one.end, one.start))[-most:])
-                for kind, some in windows.items()
-            },
+            windows={kind: _latest(some.values(), most) for kind, some in windows.items()},
             runs=tuple(sorted(runs.values(), key=lambda run: run.seq)),
             rows=rows,
             labels=labels,
             data=data,
-            seen=dict.fromkeys(list(seen)[-MAX_SEEN:]),
+            seen=dict.fromkeys(list(seen)[-max(MAX_SEEN, counted + duplicates) :]),
         ),
         counted,
         duplicates,
     )
+
+
+def by_window(reports: Iterable[Signal]) -> list[list[Signal]]:
+    """Return the reports on each window together, by the windows' ends."""
+    found: dict[tuple[dt.datetime, dt.datetime], list[Signal]] = {}
+    for one in sorted(reports, key=lambda one: (one.end, one.start, one.told)):
+        found.setdefault((one.start, one.end), []).append(one)
+    return list(found.values())
+
+
+def _latest(reports: Iterable[Signal], most: int) -> tuple[Signal, ...]:
+    return tuple(one for some in by_window(reports)[-most:] for one in some[-MAX_SUBJECTS:])
 
 
 def labels_of(signal: Signal | None) -> int:
@@ -156,26 +177,6 @@ def labels_of(signal: Signal | None) -> int:
         if isinstance(value, (int, float)) and value > 0:
             return int(value)
     return 0
-
-
-def _new_rows(data: dict[str, dict[str, Any]], one: Signal) -> int:
-    """Return the rows that were not counted before: a dataset that grows brings only what it grew by."""
-    rows: int = one.facts["rows"]
-    if one.kind != "dataset":
-        return rows
-    name, start, end = str(one.facts.get("name")), one.start.isoformat(), one.end.isoformat()
-    before = data.get(name)
-    if before is None or start >= before["end"] or end <= before["start"]:
-        new, total = rows, rows + (before["rows"] if before else 0)
-    else:
-        new = max(0, rows - before["rows"])
-        total = before["rows"] + new
-    data[name] = {
-        "start": min(start, before["start"]) if before else start,
-        "end": max(end, before["end"]) if before else end,
-        "rows": total,
-    }
-    return new
 
 
 def _end(runs: dict[int, Run], one: Signal) -> None:

@@ -45,6 +45,13 @@ class Signal:
     subject: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[dt.datetime, dt.datetime, str]:
+        """What a later report takes the place of: the window, and the subject where it has a name."""
+        # A digest names what was looked at, which is another one whenever it is looked at again.
+        named = self.subject if self.subject and not self.subject.startswith("sha256:") else ""
+        return self.start, self.end, named
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
         return {

@@ -33,6 +33,7 @@ def decide_retraining(
     subject: Any = None,
     clock: str | None = None,
     trained_at: str | None = None,
+    force: Any = False,
 ) -> dict[str, Any]:
     """Decide whether a model is trained again.
 
@@ -41,6 +42,7 @@ def decide_retraining(
     :param subject: only what speaks of it counts; a pattern, or a list of them.
     :param clock: the present, ISO 8601; default: that of this machine.
     :param trained_at: when the model that serves was trained, where that was outside this policy.
+    :param force: train again whatever the policy says.
     :return: the decision, with ``seq`` and ``uri`` of its record.
     :raises ConflictError: if other tasks kept deciding about the same model.
     """
@@ -49,6 +51,7 @@ def decide_retraining(
     rule = Policy.of(policy)
     now = _instant(clock, "clock") or parse_instant(utc_now())
     trained = _instant(trained_at, "trained_at")
+    forced = _flag(force)
     told, passed_over = signals_of(reports, now)
     signals, others = of_subject(told, subject)
     passed_over += [f"a report on {one.subject}, which is not {subject}" for one in others]
@@ -56,7 +59,10 @@ def decide_retraining(
         context.log.warning("passed over: %s", what)
     decisions = Decisions(context.store, str(name))
     inputs = digests.of_json(
-        [policy, [one.id for one in signals], [clock, trained_at] if clock or trained_at else None]
+        [
+            *(policy, [one.id for one in signals], [clock, trained_at] if clock or trained_at else None),
+            *(["force"] if forced else []),
+        ]
     )
     for _ in range(ATTEMPTS):
         numbers = decisions.numbers()
@@ -66,7 +72,7 @@ def decide_retraining(
             return _result(decisions, own)
         seq = len(numbers) + 1
         memory = decisions.memory(base)
-        decision, after = decide(rule, memory, signals, now, seq=seq, trained_at=trained)
+        decision, after = decide(rule, memory, signals, now, seq=seq, trained_at=trained, force=forced)
         record = {
             "schema": SCHEMA,
             "name": str(name),
@@ -80,6 +86,7 @@ def decide_retraining(
             "subject": subject,
             "now": now.isoformat(),
             "trained_at": trained.isoformat() if trained else None,
+            "force": forced,
             "signals": [one.to_dict() for one in signals],
             "decision": {**decision.to_dict(), "passed_over": len(passed_over)},
             "memory": _remembering(after, context.key, seq).to_dict(),
@@ -101,6 +108,13 @@ def _instant(value: Any, what: str) -> dt.datetime | None:
         return parse_instant(value).astimezone(dt.timezone.utc)
     except SpecError as error:
         raise SpecError(f"{what}: {error.message}") from None
+
+
+def _flag(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in ("true", "false", "none", ""):
+        raise SpecError(f"force is true or false, got {value!r}")
+    return text == "true"
 
 
 def _base(decisions: Decisions, numbers: list[int], key: str) -> tuple[int, dict[str, Any] | None]:
@@ -157,4 +171,5 @@ def decided(record: dict[str, Any], memory: Memory, policy: Any) -> tuple[Decisi
         parse_instant(record["now"]),
         seq=record["seq"],
         trained_at=_instant(record["trained_at"], "trained_at"),
+        force=bool(record.get("force")),
     )

@@ -179,6 +179,77 @@ def test_a_dataset_that_grows_brings_what_it_grew_by() -> None:
     assert loop(90, dataset(90, 150)).action == "retrain"
 
 
+def snapshot(start: int, end: int, number: int) -> dict[str, Any]:
+    window = {"start": day(start), "end": day(end)}
+    return {"kind": "dataset", "name": "d", "digest": f"{start}-{end}: {number}", "rows": number, "window": window}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([(0, 31), (31, 59), (59, 90)])))
+def test_months_of_a_dataset_bring_their_rows_in_whatever_order_they_come(order: Any) -> None:
+    loop = Loop(new_rows=1000)
+    told = [loop(90, snapshot(*month, 100)).state for month in order]
+    assert [one and one["new_rows"] for one in told] == [100, 200, 300]
+    again = loop(91, snapshot(31, 59, 110), snapshot(0, 90, 330))
+    assert again.state
+    assert again.state["new_rows"] == 330, "labels that came late are ten and twenty rows more"
+
+
+def test_snapshots_that_slide_over_a_dataset_bring_what_each_reaches_further() -> None:
+    loop = Loop(new_rows=1000)
+    told = [loop(at, snapshot(at - 30, at, 300)).state for at in (30, 40, 50)]
+    assert [one and one["new_rows"] for one in told] == [300, 400, 500]
+
+
+def test_a_snapshot_without_a_window_is_the_whole_dataset() -> None:
+    loop = Loop(new_rows=1000)
+    whole = ({"kind": "dataset", "name": "d", "digest": str(rows), "rows": rows} for rows in (100, 130, 120, 140))
+    told = [loop(at, one).state for at, one in enumerate(whole)]
+    assert [one and one["new_rows"] for one in told] == [100, 130, 130, 140]
+
+
+def test_of_a_dataset_with_ever_more_snapshots_little_is_remembered() -> None:
+    loop = Loop(new_rows=10_000)
+    for at in range(200):
+        found = loop(at + 1, snapshot(at, at + 1, 10))
+    assert found.state
+    assert found.state["new_rows"] == 2000
+    assert len(loop.memory.data["d"]) == 64
+    state = loop(201, snapshot(10, 20, 100), snapshot(0, 201, 2010)).state
+    assert state
+    assert state["new_rows"] == 2010
+
+
+def test_what_an_inlet_tells_of_each_time_is_not_forgotten_and_counted_again() -> None:
+    loop = Loop(new_rows=100)
+    for at in range(25):
+        others = (rows(0, f"{at}, {number}") for number in range(100))
+        assert loop(at, rows(60, "of the inlet"), *others).action == "wait"
+
+
+def test_as_many_ids_are_remembered_as_one_run_tells() -> None:
+    loop = Loop(new_rows=10_000)
+    told = [rows(1, str(number)) for number in range(3000)]
+    assert loop(1, *told).counted == 3000
+    assert loop(2, *told).counted == 0
+
+
+def test_of_several_subjects_in_one_window_the_worst_holds_and_each_window_counts_once() -> None:
+    loop = Loop(drift={"share": 0.5, "windows": [2, 2]})
+    for at in (7, 14):
+        features, predictions = drift(at, 0.9, subject="churn"), drift(at, 0.1, subject="churn-predictions")
+        found = loop(at, {**features, "created_at": day(at)}, {**predictions, "created_at": day(at + 0.1)})
+    assert found.action == "warn"
+    assert "in 2 of the last 2 windows" in found.reason
+    mended = [drift(at, 0.1, subject="churn", created_at=day(15)) for at in (7, 14)]
+    assert loop(15, *mended).action == "wait", "of one subject the later report holds"
+
+
+def test_of_data_that_was_looked_at_again_the_later_report_holds() -> None:
+    loop = Loop(drift={"share": 0.5, "windows": [1, 1]})
+    assert loop(7, drift(7, 0.9, subject="sha256:a", created_at=day(7))).action == "warn"
+    assert loop(8, drift(7, 0.1, subject="sha256:b", created_at=day(8))).action == "wait"
+
+
 def test_windows_that_began_before_a_retraining_speak_of_the_old_model() -> None:
     loop = Loop(**DROP)
     loop(7, performance(7, 0.7))
@@ -208,6 +279,31 @@ def test_the_budget_holds_in_every_period_of_its_length() -> None:
     done = [at for at in range(90) if loop(at, rows(1, str(at))).action == "retrain"]
     assert done == [0, 1, 30, 31, 60, 61]
     assert "2 of 2 retrainings in 30 days are used" in loop(90 - 1, rows(1, "x")).reason
+
+
+def test_another_policy_and_a_retraining_by_hand_do_not_forget_what_the_budget_had_given() -> None:
+    loop = Loop(new_rows=1, budget={"runs": 2, "per": "30d"})
+    budgeted, loop.policy = loop.policy, Policy.of({"new_rows": 1})
+    assert [loop(at, rows(1, str(at))).action for at in (0, 1)] == ["retrain", "retrain"]
+    loop.policy = budgeted
+    assert loop(2, rows(1, "2")).blocked == ("budget",)
+    assert loop(3, force=True).action == "retrain"
+    assert [loop(at, rows(1, str(at))).action for at in (4, 31, 32, 33)] == ["warn", "retrain", "warn", "retrain"]
+
+
+def test_a_budget_may_be_of_many_runs() -> None:
+    loop = Loop(new_rows=1, budget={"runs": 300, "per": "90d"})
+    assert sum(loop(at / 10, rows(1, str(at))).action == "retrain" for at in range(320)) == 300
+
+
+def test_what_somebody_asks_for_is_done_at_once_and_counts() -> None:
+    loop = Loop(**DROP, cooldown="30d", min_new_rows=100)
+    for at in (0, 0, 1):
+        found = loop(at, force=True)
+        assert (found.action, found.to_dict()["rule"], found.blocked) == ("retrain", "force", ())
+    assert found.reason == "Retrain, because it was asked for."
+    found = loop(20, performance(10, 0.7), performance(17, 0.7))
+    assert found.blocked == ("cooldown", "min_new_rows")
 
 
 def test_hours_are_charged_as_estimated_until_they_are_told() -> None:
@@ -350,7 +446,8 @@ def _random_event(draw: random.Random, at: int, known: list[dict[str, Any]]) -> 
     made = draw.choice(
         [
             lambda: performance(end, draw.choice([0.7, 0.8])),
-            lambda: drift(end, draw.choice([0.1, 0.9])),
+            lambda: drift(end, draw.choice([0.1, 0.9]), subject=draw.choice([None, "churn", "churn-predictions"])),
+            lambda: snapshot(end - draw.randint(1, 9), end, draw.randint(1, 200)),
             lambda: rows(draw.randint(1, 200), f"rows {len(known)}"),
         ]
     )()

@@ -66,6 +66,29 @@ def test_a_task_that_was_cleared_with_another_policy_takes_its_decision_back(con
     assert again["state"]["new_rows"] == 120, "what was counted for the other decision counts for this one"
 
 
+def test_what_was_asked_for_by_hand_is_on_record_and_comes_out_the_same(context: StepContext) -> None:
+    for run in ("1", "2"):
+        assert decide(context, run, force="True")["reason"] == "Retrain, because it was asked for."
+    assert decide(context, "2", force=True)["seq"] == 2, "tried again it is the same decision"
+    again, record = replayed(Decisions(context.store, "churn"), 2)
+    assert {**again.to_dict(), "passed_over": 0} == record["decision"]
+    with pytest.raises(SpecError, match="force is true or false, got 'now'"):
+        decide(context, "3", force="now")
+
+
+def test_what_the_first_version_remembered_of_a_dataset_still_counts(context: StepContext) -> None:
+    def month(number: int, rows: int) -> dict[str, Any]:
+        window = {"start": f"2025-0{number}-01", "end": f"2025-0{number + 1}-01"}
+        return {"kind": "dataset", "name": "d", "digest": f"{number}: {rows}", "rows": rows, "window": window}
+
+    decide(context, "1", month(1, 60))
+    decisions = Decisions(context.store, "churn")
+    old = decisions.read(1)
+    (old["memory"]["data"]["d"],) = old["memory"]["data"]["d"]
+    context.store.put_json(decisions.key(1), old)
+    assert decide(context, "2", month(1, 70), month(2, 20))["state"]["new_rows"] == 90
+
+
 def test_what_speaks_of_another_model_is_passed_over(context: StepContext, caplog: pytest.LogCaptureFixture) -> None:
     mine = {**rows(60, "a"), "subject": "churn:7"}
     other = {**rows(60, "b"), "subject": "fraud:2"}
