@@ -238,7 +238,7 @@ class NewRowsEventTrigger(BaseEventTrigger):
                     mark = now
                     # After the event: killed between the two, it is told of once more, under the same id.
                     await watermark.save(self, WATERMARK, table.place, mark.to_dict())
-                elif new < 0:
+                elif now.deletions > mark.deletions:
                     # Rows were deleted; those that come now are new.
                     mark = now
                     await watermark.save(self, WATERMARK, table.place, mark.to_dict())

@@ -79,26 +79,58 @@ def test_a_row_that_is_committed_late_is_found_within_the_overlap(sqlite: Execut
     assert told(events) == [(3, "20"), (1, "20"), (1, "30")]
 
 
-def test_deleted_rows_are_no_arrival_and_hide_none(sqlite: Execute) -> None:
-    sqlite(insert(1, 2))
+@pytest.mark.parametrize(
+    ("delete", "more", "overlap"),
+    [
+        ("delete from orders where id = 20", 20, None),
+        ("delete from orders where id = 20", 20, 15),
+        ("delete from orders where id = 20", 15, None),
+        ("delete from orders", 1, None),
+        ("delete from orders", 1, 5),
+        ("delete from orders", 20, None),
+    ],
+)
+def test_deleted_rows_are_no_arrival_and_hide_none(
+    sqlite: Execute, delete: str, more: int, overlap: int | None
+) -> None:
+    """Also where numbers begin anew, and where the table looks as it did before."""
+    sqlite(insert(10, 20))
     state = AssetState()
 
-    def delete() -> None:
-        sqlite("delete from orders where id = 2")
-
     async def collect() -> list[Any]:
-        stream = watcher(state).run()
+        stream = watcher(state, overlap=overlap).run()
         events = [(await asyncio.wait_for(anext(stream), 60)).payload]
-        delete()
+        sqlite(delete)
         waiting = asyncio.ensure_future(anext(stream))
-        for _ in range(6000):
+        while '"deletions": 1' not in state.text:
             await asyncio.sleep(0.01)
-            if '"rows": 0' in state.text:
-                break
-        sqlite(insert(2))
+        sqlite(insert(more))
         return [*events, (await asyncio.wait_for(waiting, 60)).payload]
 
-    assert told(asyncio.run(collect())) == [(2, "2"), (1, "2")]
+    first, second = asyncio.run(collect())
+    assert told([first, second]) == [(2, "20"), (1, str(more))]
+    assert second["id"] != first["id"], "rows that nobody was told of"
+    (again,) = run(watcher(state, overlap=overlap))
+    assert again == second, "it was not written down yet"
+
+
+def test_a_table_that_was_emptied_before_an_upgrade_is_watched_again(sqlite: Execute) -> None:
+    state = AssetState()
+    sqlite(insert(10))
+    trigger = watcher(state)
+    (first,) = run(trigger)
+    old = {**first["mark"], "rows": 0}
+    asyncio.run(state.aset(rows.WATERMARK, {rows.Look(trigger).find_place(rows.Look(trigger)._ask()): old}))
+    sqlite("delete from orders", insert(1))
+
+    async def collect() -> Any:
+        waiting = asyncio.ensure_future(anext(watcher(state).run()))
+        while '"deletions": 1' not in state.text:
+            await asyncio.sleep(0.01)
+        sqlite(insert(2))
+        return (await asyncio.wait_for(waiting, 60)).payload
+
+    assert told([asyncio.run(collect())]) == [(1, "2")]
 
 
 def test_a_restart_goes_on_from_the_watermark_and_tells_again_under_the_same_id(sqlite: Execute) -> None:
@@ -235,8 +267,9 @@ def test_the_sensor_says_whether_to_try_again(sqlite: Execute) -> None:
         with pytest.raises(MlopsFailed, match="value of the column"):
             sensor(since={"a": 1}, deferrable=deferrable).execute({})
         sqlite(insert(1))
-        with pytest.raises(MlopsFailed, match="overlap must be a number"):
-            sensor(overlap="5m", deferrable=deferrable).execute({})
+        for overlap in ("5m", -5):
+            with pytest.raises(MlopsFailed, match="overlap must be a number"):
+                sensor(overlap=overlap, deferrable=deferrable).execute({})
     with pytest.raises(ValueError, match="either table"):
         sensor(sql="select 1")
     with pytest.raises(ValueError, match="min_rows"):

@@ -2,14 +2,14 @@
 
 A look counts the rows from a :class:`Mark` on and moves the mark to the greatest value of the column. Rows that share
 the greatest value with older ones are told apart by their number; rows that are committed late, with a smaller value
-than others before them, are found within ``overlap``.
+than others before them, are found within ``overlap``. Where rows were deleted the mark goes back to what is left.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import decimal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import digests
@@ -40,11 +40,14 @@ class Mark:
     :param start: from here on the rows that were there are known by their number; None: only rows above the watermark
         are new.
     :param rows: how many rows there were from ``start`` on.
+    :param deletions: looks that found fewer rows than before: rows that come then, and make the table look as it did,
+        are told of under another id.
     """
 
     watermark: Any = None
     start: Any = None
     rows: int = 0
+    deletions: int = 0
 
     @classmethod
     def of(cls, value: Any) -> Mark:
@@ -59,7 +62,7 @@ class Mark:
         mark = value.get("mark", value)
         try:
             watermark = _read(mark["watermark"])
-            return cls(watermark, _read(mark["start"]), int(mark["rows"]))
+            return cls(watermark, _read(mark["start"]), int(mark["rows"]), int(mark.get("deletions", 0)))
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise SpecError(
                 "since must be a value of the column, or what a NewRowsSensor returned ({'id', 'mark', ...})"
@@ -67,7 +70,8 @@ class Mark:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
-        return {"watermark": _written(self.watermark), "start": _written(self.start), "rows": self.rows}
+        found = {"watermark": _written(self.watermark), "start": _written(self.start), "rows": self.rows}
+        return {**found, "deletions": self.deletions} if self.deletions else found
 
 
 def _written(value: Any) -> Any:
@@ -96,7 +100,7 @@ def query_of(database: Database, table: str | None, sql: str | None) -> Query:
 
 
 def look(database: Database, query: Query, column: str, mark: Mark, overlap: str | float | None) -> tuple[Mark, int]:
-    """Return the mark as it is now and how many new rows there are, seen at one instant.
+    """Return the mark as it is now and how many new rows there are, seen at one instant; less than 0: some are gone.
 
     :param overlap: how far below the watermark late rows are looked for: a duration for a column of times, else a
         number; None: not at all.
@@ -120,13 +124,17 @@ def look(database: Database, query: Query, column: str, mark: Mark, overlap: str
     try:
         with database.reading() as connection:
             number, most = counted(connection, since)
+            gone = mark.deletions + (number < known)
+            if most is None and mark.start is not None:
+                # All that was counted is gone: what is left ends further down.
+                _, most = counted(connection, None)
+                gone = mark.deletions + 1
             if most is None:
-                return Mark(mark.watermark, mark.start, 0), -known
-            watermark = most if mark.watermark is None or mark.start is None else max(most, mark.watermark)
-            start = _below(watermark, overlap)
-            if start == mark.start:
-                return Mark(watermark, start, number), number - known
-            return Mark(watermark, start, counted(connection, value >= start)[0]), number - known
+                return replace(mark, rows=0) if mark.start is None else Mark(deletions=gone), -known
+            start = _below(most, overlap)
+            if start != mark.start:
+                return Mark(most, start, counted(connection, value >= start)[0], gone), number - known
+            return Mark(most, start, number, gone), number - known
     except MissingColumnError as error:
         raise MissingColumnError(f"{database.where}: {error.message}", column=column) from error
 
@@ -134,15 +142,16 @@ def look(database: Database, query: Query, column: str, mark: Mark, overlap: str
 def _below(value: Any, overlap: str | float | None) -> Any:
     if overlap is None or overlap == "":
         return value
-    if isinstance(value, dt.datetime):
-        return value - parse_duration(overlap)
     if isinstance(value, dt.date):
         return value - parse_duration(overlap)
     if isinstance(value, (int, float, decimal.Decimal)):
         try:
-            return value - type(value)(overlap)  # type: ignore[operator]
+            below = type(value)(overlap)  # type: ignore[arg-type]
         except (TypeError, ValueError, ArithmeticError):
-            raise SpecError(f"overlap must be a number as the column is, got {overlap!r}") from None
+            below = type(value)(-1)
+        if below < 0:
+            raise SpecError(f"overlap must be a number as the column is, and not below 0; got {overlap!r}")
+        return value - below  # type: ignore[operator]
     raise SpecError("overlap needs a column of numbers or times; cast a column of text in sql, or leave overlap out")
 
 
