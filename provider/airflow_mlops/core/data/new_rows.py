@@ -146,7 +146,7 @@ def _below(value: Any, overlap: str | float | None) -> Any:
         return value - parse_duration(overlap)
     if isinstance(value, (int, float, decimal.Decimal)):
         try:
-            below = type(value)(overlap)  # type: ignore[arg-type]
+            below = type(value)(overlap)
         except (TypeError, ValueError, ArithmeticError):
             below = type(value)(-1)
         if below < 0:
