@@ -51,7 +51,9 @@ class Api:
         return json.loads(text) if text else None
 
     def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
-        """Wait until a DAG has been parsed, then unpause it.
+        """Wait until a DAG has been parsed, then unpause it, and have it parsed again.
+
+        Airflow starts the watchers of a DAG's assets when it parses a file whose DAG is not paused.
 
         :raises RuntimeError: with the import error, if its file has one.
         """
@@ -61,11 +63,16 @@ class Api:
             if errors:
                 raise RuntimeError(f"{errors[0]['filename']} does not import:\n{errors[0]['stack_trace']}")
             try:
-                self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+                token = self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})["file_token"]
+                break
             except urllib.error.HTTPError as error:
                 if error.code != 404:
                     raise
                 time.sleep(0.5)
-            else:
-                return
-        raise RuntimeError(f"the DAG {dag_id} did not appear within {timeout:.0f} s; see {self.log}")
+        else:
+            raise RuntimeError(f"the DAG {dag_id} did not appear within {timeout:.0f} s; see {self.log}")
+        try:
+            self.api("PUT", f"/parseDagFile/{token}")
+        except urllib.error.HTTPError as error:
+            if error.code != 409:  # somebody has asked for that already
+                raise

@@ -77,7 +77,7 @@ def story(airflow: Airflow, files: level_4.Files) -> Story:
     """Play level 1."""
     for month in (1, 2):
         files.arrive(month, LANDING)
-    for dag_id in (DAG, f"{DAG}_promote"):
+    for dag_id in (DAG, f"{DAG}_promote", level_2.DAG):
         airflow.wait_for_dag(dag_id)
     first = scheduled(airflow, DAG, "January and February: a first model, started by the schedule")
     if first.state != "success":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,6 @@ RELEASED_IN = 7
 NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 #: Seconds that the runs of level 4 may take.
 PATIENCE = 900
-#: Seconds after which an event that no run has taken is left to the next one.
-TURN = 10
 #: Of the canary: what a demo has time for.
 CANARY = {"steps": [50], "interval": "2s", "min_requests": 20, "min_rows": 20, "max_latency_ratio": 1000}
 
@@ -205,23 +204,29 @@ def _loop(airflow: Airflow, told: Story, month: int, serving: Serving) -> None:
     path = f"/assets/events?source_dag_id={WATCH}&source_run_id={quote(run.run_id, safe='')}"
     events: list[dict[str, Any]] = []
     mine: list[Loop] = []
-    idle = [time.monotonic()]
 
     def over() -> bool:
         """Whether all is known: runs take turns, and one may read an event that came too late to start its own."""
+        waiting = _queued(airflow)
         events[:] = airflow.api("GET", path)["asset_events"]
         for made in (one for event in events for one in event["created_dagruns"] if one["dag_id"] == LOOP):
             if made["run_id"] not in {one.run_id for one in told.loops}:
                 mine.append(Loop(made["run_id"], month))
                 told.loops.append(mine[-1])
-        if not all(one.run for one in mine):
-            idle[0] = time.monotonic()
-        if not mine or not all(one.run or (one.decided and not one.retrains) for one in mine):
-            return False
-        return all(event["created_dagruns"] for event in events[:2]) or time.monotonic() - idle[0] > TURN
+        return bool(mine) and not waiting and all(one.run or (one.decided and not one.retrains) for one in mine)
 
     _until(airflow, told, serving, over)
     _measure(airflow, events, mine)
+
+
+def _queued(airflow: Airflow) -> bool:
+    """Whether an event is still to start a run of level 4."""
+    try:
+        return bool(airflow.api("GET", f"/dags/{LOOP}/assets/queuedEvents")["total_entries"])
+    except urllib.error.HTTPError as error:
+        if error.code != 404:  # Airflow's word for none
+            raise
+        return False
 
 
 def _measure(airflow: Airflow, events: list[dict[str, Any]], loops: list[Loop]) -> None:
@@ -254,7 +259,7 @@ def _until(airflow: Airflow, told: Story, serving: Serving | None, done: Any) ->
                     _say(one.run)
         if time.monotonic() > end:
             raise RuntimeError(f"level 4 did not get on within {PATIENCE} s: {[one.tasks for one in told.loops]}")
-        time.sleep(0.3)
+        time.sleep(0.5)
 
 
 def _say(run: Run) -> None:

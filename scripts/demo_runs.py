@@ -93,7 +93,7 @@ def follow(airflow: Airflow, dag_id: str, run_id: str, title: str, label: str = 
     begun = time.monotonic()
     tasks: dict[str, str] = {}
     while (state := look(airflow, dag_id, run_id, tasks, label)) not in ("success", "failed"):
-        time.sleep(0.3)
+        time.sleep(0.5)
     return outcome(airflow, dag_id, run_id, title, state, time.monotonic() - begun, tasks)
 
 
