@@ -148,7 +148,8 @@ class PromoteModelOperator(MlopsOperator):
     task cleared after a later promotion or rollback fails with "superseded by entry n" and moves nothing.
 
     Evidence that did not pass promotes nothing: the version keeps the reason, and the task fails, or with
-    ``fail_on="never"`` is skipped after it has returned ``{"kind": "refusal", "model", "version", "reason"}``.
+    ``fail_on="never"`` is skipped after it has returned ``{"kind": "refusal", "model", "version", "reason"}``. The same
+    holds where another version was promoted after the test, so that nobody knows whether this one is better.
 
     :param model: ref of a registered version, such as ``register.output``, or its URI (``models:/name/3``,
         ``name/3``); with ``to_name`` also a model that is only logged. (templated)
@@ -170,8 +171,8 @@ class PromoteModelOperator(MlopsOperator):
         later versions. (templated)
     :param clock: when this takes place in the time of the data, ISO 8601: the version's probation begins then. Needed
         where months are replayed; default: now. (templated)
-    :param fail_on: ``error``: the task fails if the evidence did not pass; ``never``: a challenger that loses is no
-        failure of the DAG, and the task is skipped. (templated)
+    :param fail_on: ``error``: the task fails if the evidence did not pass, or another version serves by now; ``never``:
+        a challenger that loses is no failure of the DAG, and the task is skipped. (templated)
     :raises ValueError: in the constructor, for another ``fail_on``.
     """
 

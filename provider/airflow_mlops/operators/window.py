@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from airflow_mlops.core.vocabulary import Window, parse_duration, parse_instant,
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger("airflow_mlops.task")
 
 #: What users write to take the run's data interval as the window.
 DATA_INTERVAL = "data_interval"
@@ -42,7 +45,8 @@ def clock_of(context: Context, given: Any = None) -> str:
 
     In this order: the argument; the latest instant that the events which triggered the run speak of (``as_of``, else
     the end of their window); the end of the data interval, or the logical date; the worker's clock. Where months are
-    replayed, an event's own present is theirs, while an asset-triggered run has no date but that of today.
+    replayed, an event's own present is theirs, while an asset-triggered run has no date but that of today. An event
+    that speaks of the future, because its window is not over or its sender's clock is wrong, makes it now.
 
     :param given: an instant that somebody asked for; None or empty: none.
     :raises SpecError: if that is none.
@@ -56,7 +60,12 @@ def clock_of(context: Context, given: Any = None) -> str:
             if instant := extra.get("as_of") or (window.end if window else None):
                 told.append(parse_instant(instant))
         scheduled = context.get("data_interval_end") or context.get("logical_date")
-        found = max(told) if told else parse_instant(scheduled or utc_now())
+        found = parse_instant(scheduled or utc_now())
+        if told:
+            found, now = max(told), parse_instant(utc_now())
+            if found > now:
+                log.warning("an event of this run speaks of %s, which lies ahead: the present is now", found)
+                found = now
     return found.astimezone(dt.timezone.utc).isoformat()
 
 

@@ -41,5 +41,9 @@ def test_the_clock_of_a_run(context: Any, given: Any, clock: str) -> None:
 def test_without_any_of_these_it_is_now_and_what_is_no_instant_is_refused() -> None:
     before = dt.datetime.now(dt.timezone.utc) - dt.timedelta(seconds=1)
     assert dt.datetime.fromisoformat(clock_of({})) >= before  # type: ignore[typeddict-item]
+    ahead = triggered({"window": MARCH}, {"window": {"start": "2099-01-01", "end": "2099-02-01"}})
+    assert before <= dt.datetime.fromisoformat(clock_of(ahead)) < before + dt.timedelta(days=1), (
+        "nobody knows the future"
+    )
     with pytest.raises(SpecError):
         clock_of({}, "soon")  # type: ignore[typeddict-item]

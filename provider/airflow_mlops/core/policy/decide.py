@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from airflow_mlops.core.policy.memory import MAX_RUNS, Memory, Run, by_window, take_in
 from airflow_mlops.core.policy.rules import Budget, Policy, WindowRule, greater_is_better, words
-from airflow_mlops.core.policy.signals import Signal
+from airflow_mlops.core.policy.signals import WINDOWED, Signal
 from airflow_mlops.core.vocabulary import SCHEMA
 
 Action = Literal["retrain", "warn", "wait"]
@@ -40,6 +40,7 @@ class Decision:
 
     :param reason: one sentence.
     :param causes: the rules that reached their limit, the one that counts first.
+    :param ahead: reports on windows that begin after the clock: they are left for a later decision.
     :param blocked: what stood against a retraining: ``cooldown``, ``budget``, ``min_new_rows``, ``min_new_labels``.
     :param clock: the instant that it was made at; never before that of an earlier decision.
     """
@@ -51,6 +52,7 @@ class Decision:
     blocked: tuple[str, ...] = ()
     counted: int = 0
     duplicates: int = 0
+    ahead: int = 0
     state: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +69,10 @@ class Decision:
             "windows": list(first.windows[-MAX_NAMED:]) if first else [],
             "blocked": list(self.blocked),
             "clock": self.clock.isoformat(),
-            "signals": {"counted": self.counted, "duplicates": self.duplicates},
+            "signals": {
+                **{"counted": self.counted, "duplicates": self.duplicates},
+                **({"ahead": self.ahead} if self.ahead else {}),
+            },
             "state": self.state or {},
         }
 
@@ -91,7 +96,8 @@ def decide(
     """
     clock = max(now, memory.clock) if memory.clock else now
     keep = max((rule.n for rule in (policy.performance, policy.drift) if rule), default=0)
-    known, counted, duplicates = take_in(memory, signals, keep)
+    told, ahead = _told_by(signals, clock)
+    known, counted, duplicates = take_in(memory, told, keep)
     known = replace(known, clock=clock, started=known.started or clock)
     causes = _causes(policy, known, clock, trained_at)
     if force:
@@ -101,13 +107,34 @@ def decide(
     if wanted and not force:
         blocks = _blocks(policy, known, clock, forced=any(one.rule == "max_age" for one in wanted))
     action: Action = "retrain" if wanted and not blocks else "warn" if causes else "wait"
-    back = f" The clock was set back from {_day(clock)} to {_day(now)}; the later one counts." if now < clock else ""
-    reason = _reason(policy, known, clock, causes, blocks, trained_at) + back
+    reason = _reason(policy, known, clock, causes, blocks, trained_at) + _of_times(clock, now, ahead)
     state = _state(policy, known, clock, trained_at)
-    decision = Decision(action, reason, clock, tuple(wanted or causes), tuple(blocks), counted, duplicates, state=state)
+    decision = Decision(
+        action, reason, clock, tuple(wanted or causes), tuple(blocks), counted, duplicates, ahead, state
+    )
     if action == "retrain":
         known = replace(known, runs=_kept(policy, (*known.runs, Run(clock, seq)), clock), rows=0, labels=0)
     return decision, known
+
+
+def _told_by(signals: Iterable[Signal], clock: dt.datetime) -> tuple[list[Signal], int]:
+    """Return the signals that a clock can know of, and how many speak of a window that begins after it.
+
+    Those come to a run that catches up on the past, and from a monitor whose clock is wrong. Counted now they would
+    stand for the newest windows until their time has come.
+    """
+    found = list(signals)
+    known = [one for one in found if not (one.kind in WINDOWED and clock < one.start < one.end)]
+    return known, len(found) - len(known)
+
+
+def _of_times(clock: dt.datetime, now: dt.datetime, ahead: int) -> str:
+    """Return what there is to say of a clock that was set back, and of windows that are ahead of it."""
+    said = f" The clock was set back from {_day(clock)} to {_day(now)}; the later one counts." if now < clock else ""
+    if ahead:
+        are = "1 report is on a window that begins" if ahead == 1 else f"{ahead} reports are on windows that begin"
+        said += f" {are} after {_day(clock)}, and left for later."
+    return said
 
 
 def _kept(policy: Policy, runs: tuple[Run, ...], clock: dt.datetime) -> tuple[Run, ...]:

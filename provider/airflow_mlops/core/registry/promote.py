@@ -7,7 +7,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.drift.binding import attempt_binding, bind
-from airflow_mlops.core.errors import NotFoundError, SpecError
+from airflow_mlops.core.errors import ConflictError, NotFoundError, SpecError
 from airflow_mlops.core.registry import evidence as held
 from airflow_mlops.core.registry import verdict
 from airflow_mlops.core.registry.card import attempt_card, check_about
@@ -55,7 +55,8 @@ def promote_model(
     :param reference: the dataset that drift of what the version sees is held against; default: the data that it was
         trained on, where that is in the store.
     :param clock: when this takes place in the time of the data, ISO 8601: its probation begins then. Default: now.
-    :param refuse: what happens if a report did not pass: ``raise``, or ``return`` ``{"kind": "refusal", ...}``.
+    :param refuse: what happens if a report did not pass, or was measured against a version that serves no more:
+        ``raise``, or ``return`` ``{"kind": "refusal", ...}``.
     :return: the ledger entry, with ``card_uri``, the page of the model card, where a DAG has promoted.
     :raises GateFailedError: if a report did not pass; the version's record then says why.
     :raises ConflictError: if the evidence speaks of another model, or the alias is not where it is expected.
@@ -75,12 +76,7 @@ def promote_model(
     if refused is not None and ref.version is not None:
         _note(context, ref, refused, reports)
     if refused is not None and refuse == "return":
-        context.log.warning("%s is not promoted: %s", ref.uri, refused)
-        page = attempt_card(context, ref.name, ref.version, card) if ref.name and ref.version and recorded else None
-        return {
-            **{"kind": "refusal", "model": ref.name or ref.uri, "version": ref.version},
-            **{"reason": refused, "card_uri": page},
-        }
+        return _refusal(context, ref, refused, card)
     proofs = held.check(context, reports, with_origin(ref, recorded))
 
     registered, version = _target(context, ref, manifest, to_name, reports)
@@ -106,13 +102,33 @@ def promote_model(
     if reference not in (None, "", {}):
         # Before the alias moves: what serves has a reference at every instant.
         bind(context, registered.name, version, reference)
-    entry = carry_out(ledger, registered, move, context.log)
+    try:
+        entry = carry_out(ledger, registered, move, context.log)
+    except ConflictError as error:
+        # The alias moved after the test: not shown to be better than what serves now, so it is refused like any other.
+        if refuse != "return" or "expected" not in error.fields:
+            raise
+        if ref.name and ref.version is not None:
+            verdict.note(context, RegisteredModel(context, ref.name), ref.version, error.message, reports)
+        return _refusal(context, ref, error.message, card)
     if (recorded or {}).get("refused") and proofs:
         _note(context, ref, None, reports)
     attempt_binding(context, registered.name, version)
     context.log.info("%s", entry)
     page = attempt_card(context, registered.name, version, card)
     return {**entry.to_ledger_entry().to_dict(), "card_uri": page}
+
+
+def _refusal(context: StepContext, ref: ModelRef, why: str, card: Any) -> dict[str, Any]:
+    """Say that a version is not promoted, and return that, with its card where it has a record."""
+    context.log.warning("%s is not promoted: %s", ref.uri, why)
+    page = None
+    if ref.name and ref.version is not None and version_record(context, ref.name, ref.version):
+        page = attempt_card(context, ref.name, ref.version, card)
+    return {
+        **{"kind": "refusal", "model": ref.name or ref.uri, "version": ref.version},
+        **{"reason": why, "card_uri": page},
+    }
 
 
 def _note(context: StepContext, ref: ModelRef, refused: str | None, reports: list[dict[str, Any]]) -> None:

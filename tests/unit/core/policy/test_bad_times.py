@@ -102,6 +102,18 @@ def test_months_that_come_late_and_in_the_wrong_order_end_as_those_in_order(
     assert all(memory == memories[0] for memory in memories)
 
 
+def test_windows_ahead_of_the_clock_wait_for_a_decision_of_their_time(context: StepContext) -> None:
+    """A backfill of January finds the events of today; a monitor whose clock is wrong speaks of 2099."""
+    wrong = {**performance(3, 0.7), "id": "2099", "window": {"start": "2099-01-01", "end": "2099-02-01"}}
+    told = [performance(3, 0.7), performance(4, 0.7), wrong]
+    past = decide(context, "1", performance(1, 0.8), *told, clock="2026-02-01")
+    assert (past["action"], past["signals"]) == ("wait", {"counted": 1, "duplicates": 0, "ahead": 3})
+    assert past["reason"].endswith(" 3 reports are on windows that begin after 2026-02-01, and left for later.")
+    now = decide(context, "2", *told, clock="2026-05-01")
+    assert (now["action"], now["signals"]) == ("retrain", {"counted": 2, "duplicates": 0, "ahead": 1})
+    assert " 1 report is on a window that begins after 2026-05-01" in now["reason"]
+
+
 def test_a_month_without_data_neither_counts_nor_breaks_the_count(context: StepContext) -> None:
     decide(context, "1", performance(1, 0.7), clock="2026-02-01")
     silent = decide(context, "2", clock="2026-03-01")

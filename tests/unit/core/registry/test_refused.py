@@ -89,6 +89,24 @@ def test_evidence_that_comes_with_the_promotion_is_kept_too_until_better_evidenc
     assert overview.status(mlflow_context, NAME)[0]["refused"] is None
 
 
+def test_a_winner_over_a_champion_that_is_gone_is_refused_and_says_which_serves(
+    mlflow_context, promote, versions, report, registered
+):
+    promote(versions[0])
+    evidence = [report(versions[2], against={"version": 1})]
+    promote(versions[1], key="promote/2")
+    answer = promote(versions[2], key="promote/3", evidence=evidence, refuse="return")
+
+    assert answer["reason"].startswith("'champion' of 'churn' is version 2 now since entry 2 (promote of")
+    assert "version 1 is what it was expected to have, or was measured against" in answer["reason"]
+    assert registered.alias("champion") == 2
+    rows = [(row["action"], row["version"]) for row in overview.history(mlflow_context, NAME)]
+    assert rows == [("promote", 1), ("promote", 2), ("refused", 3)]
+    again = [report(versions[2], against={"version": 2})]
+    assert promote(versions[2], key="promote/4", evidence=again)["version"] == 3
+    assert registered.version(3).tags["mlops.refused"] == ""
+
+
 def test_the_reason_of_the_version_is_that_of_its_promotion(as_task, log_model, promote, mlflow_context):
     ref = register_model(as_task("register"), model=log_model(), model_name=NAME, reason=WHY)
 
