@@ -111,7 +111,10 @@ class Window(Thing):
 
 
 def parse_instant(value: Any) -> dt.datetime:
-    """Return an aware datetime from ISO 8601 text, a date or a datetime; no zone means UTC."""
+    """Return an aware datetime from ISO 8601 text, a date or a datetime; no zone means UTC.
+
+    :raises SpecError: for anything else, or what is outside the years 1 to 9999 in UTC.
+    """
     if isinstance(value, dt.datetime):
         instant = value
     elif isinstance(value, dt.date):
@@ -124,7 +127,26 @@ def parse_instant(value: Any) -> dt.datetime:
             instant = dt.datetime.fromisoformat(text)
         except ValueError as error:
             raise SpecError(f"{value!r} is not an instant in ISO 8601, like 2013-03-01 or 2013-03-01T06:00Z") from error
-    return instant if instant.tzinfo else instant.replace(tzinfo=dt.timezone.utc)
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=dt.timezone.utc)
+    try:
+        instant.astimezone(dt.timezone.utc)
+    except OverflowError as error:
+        raise SpecError(f"{value!r} is outside the years 1 to 9999 in UTC") from error
+    return instant
+
+
+def optional_instant(value: Any, what: str) -> dt.datetime | None:
+    """Return an instant as a user or a template writes it, in UTC; None for none.
+
+    :param what: name of the argument, for the message.
+    :raises SpecError: if it is no instant.
+    """
+    if value is None or str(value).strip() in ("", "None"):
+        return None
+    try:
+        return parse_instant(value).astimezone(dt.timezone.utc)
+    except SpecError as error:
+        raise SpecError(f"{what}: {error.message}") from None
 
 
 def parse_duration(value: Any) -> dt.timedelta:

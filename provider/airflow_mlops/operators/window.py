@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.errors import SpecError
-from airflow_mlops.core.vocabulary import Window, parse_duration, parse_instant, utc_now
+from airflow_mlops.core.vocabulary import Window, optional_instant, parse_duration, parse_instant, utc_now
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,14 +51,9 @@ def clock_of(context: Context, given: Any = None) -> str:
     :param given: an instant that somebody asked for; None or empty: none.
     :raises SpecError: if that is none.
     """
-    if given is not None and str(given).strip() not in ("", "None"):
-        found = parse_instant(given)
-    else:
-        told = []
-        for extra in _extras(context):
-            window = Window.of(extra.get("window"))
-            if instant := extra.get("as_of") or (window.end if window else None):
-                told.append(parse_instant(instant))
+    found = optional_instant(given, "clock")
+    if found is None:
+        told = [instant for extra in _extras(context) if (instant := _told_at(extra))]
         scheduled = context.get("data_interval_end") or context.get("logical_date")
         found = parse_instant(scheduled or utc_now())
         if told:
@@ -78,6 +73,24 @@ def _extras(context: Context) -> Iterator[dict[str, Any]]:
             yield payload if isinstance(payload, dict) and not extra.get("window") else extra
 
 
+def _told_at(extra: dict[str, Any]) -> dt.datetime | None:
+    window = _window_in(extra)
+    try:
+        return optional_instant(extra.get("as_of") or (window.end if window else None), "as_of")
+    except SpecError as error:
+        log.warning("an event of this run has a present that cannot be read: %s", error.message)
+        return None
+
+
+def _window_in(extra: dict[str, Any]) -> Window | None:
+    """Return the window that an event tells of; one that cannot be read is nobody's: the run would fail for ever."""
+    try:
+        return Window.of(extra.get("window"))
+    except SpecError as error:
+        log.warning("an event of this run has a window that cannot be read: %s", error.message)
+        return None
+
+
 def _of_interval(context: Context) -> dict[str, Any]:
     start, end = context.get("data_interval_start"), context.get("data_interval_end")
     if start is None or end is None or start >= end:
@@ -89,7 +102,7 @@ def _of_interval(context: Context) -> dict[str, Any]:
 
 
 def _of_events(context: Context) -> Window | None:
-    windows = [window for extra in _extras(context) if (window := Window.of(extra.get("window")))]
+    windows = [window for extra in _extras(context) if (window := _window_in(extra))]
     if not windows:
         return None
     return Window.of(

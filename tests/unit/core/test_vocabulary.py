@@ -119,6 +119,12 @@ def test_fractions_of_any_length_are_read_on_every_python(text: str) -> None:
     assert parse_instant(text) == dt.datetime(2013, 3, 1, 6, 0, 0, 100_000, tzinfo=dt.timezone.utc)
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+05:00", "9999-12-31T23:00-05:00"])
+def test_an_instant_that_utc_cannot_say_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="outside the years"):
+        parse_instant(text)
+
+
 @given(st.integers(0, 10_000), st.sampled_from("smhdw"))
 def test_durations_are_what_they_say(number: int, unit: str) -> None:
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[unit]

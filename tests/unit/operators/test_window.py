@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.errors import SpecError
-from airflow_mlops.operators.window import clock_of
+from airflow_mlops.operators.window import clock_of, window_of
 
 MARCH = {"start": "2013-03-01", "end": "2013-04-01"}
 APRIL = {"start": "2013-04-01", "end": "2013-05-01"}
@@ -36,6 +36,14 @@ def triggered(*extras: dict[str, Any], **context: Any) -> Any:
 )
 def test_the_clock_of_a_run(context: Any, given: Any, clock: str) -> None:
     assert clock_of(context, given) == f"{clock}T00:00:00+00:00"
+
+
+def test_an_event_that_cannot_be_read_says_nothing_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    bad = [{"window": "last week"}, {"window": {"end": "2013-05-01"}}, {"as_of": "soon"}, {"window": {}, "as_of": 7}]
+    context = triggered(*bad, {"window": MARCH})
+    assert clock_of(context) == "2013-04-01T00:00:00+00:00"
+    assert window_of(context, None) == window_of(triggered({"window": MARCH}), None)
+    assert caplog.text.count("cannot be read") == 6
 
 
 def test_without_any_of_these_it_is_now_and_what_is_no_instant_is_refused() -> None:

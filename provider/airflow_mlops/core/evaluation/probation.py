@@ -17,7 +17,7 @@ from airflow_mlops.core.evaluation.rows import Rows, times_of
 from airflow_mlops.core.registry.ledger import Ledger, last_done
 from airflow_mlops.core.registry.releases import releases
 from airflow_mlops.core.registry.versions import RegisteredModel
-from airflow_mlops.core.vocabulary import parse_duration, parse_instant, utc_now
+from airflow_mlops.core.vocabulary import optional_instant, parse_duration, parse_instant, utc_now
 
 if TYPE_CHECKING:
     import pandas
@@ -185,12 +185,7 @@ def present_of(clock: Any) -> dt.datetime:
 
     :raises SpecError: if it is no instant.
     """
-    if clock is None or str(clock).strip() in ("", "None"):
-        return parse_instant(utc_now())
-    try:
-        return parse_instant(clock).astimezone(dt.timezone.utc)
-    except SpecError as error:
-        raise SpecError(f"clock: {error.message}") from None
+    return optional_instant(clock, "clock") or parse_instant(utc_now())
 
 
 def delay_of(roles: dict[str, Any]) -> dt.timedelta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -182,5 +183,5 @@ def labels_of(signal: Signal | None) -> int:
 def _end(runs: dict[int, Run], one: Signal) -> None:
     """Write down what a retraining took."""
     seq, hours = one.facts.get("seq"), one.facts.get("hours")
-    if isinstance(seq, int) and seq in runs and isinstance(hours, (int, float)) and hours >= 0:
+    if isinstance(seq, int) and seq in runs and isinstance(hours, (int, float)) and 0 <= hours < math.inf:
         runs[seq] = replace(runs[seq], hours=float(hours))

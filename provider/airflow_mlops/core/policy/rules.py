@@ -26,6 +26,7 @@ _OF = {
     "budget": ("runs", "hours", "per", "hours_per_run"),
 }
 NO_TIME = dt.timedelta(0)
+LONGEST = dt.timedelta(days=100 * 365)
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,8 @@ def _duration(value: Any, what: str) -> dt.timedelta | None:
         found = parse_duration(value)
     except SpecError as error:
         raise SpecError(f"policy: {what}: {error.message}") from None
+    if found > LONGEST:
+        raise SpecError(f"policy: {what} is {value}: it may be {LONGEST.days // 365} years at most")
     if found <= NO_TIME and what != "cooldown":
         raise SpecError(f"policy: {what} must be longer than nothing")
     return found

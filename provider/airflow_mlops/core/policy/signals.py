@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,10 +118,11 @@ def _inside(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _windows_of(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a report for each window that a performance monitor settled; one that waits for labels says nothing."""
-    settled = value.get("settled")
-    if value["kind"] != "performance" or not isinstance(settled, list):
+    told = value.get("settled")
+    if value["kind"] != "performance" or not isinstance(told, list):
         yield value
         return
+    settled = [one for one in told if isinstance(one, dict)]
     if not settled and value.get("passed") is not False:
         return
     if len(settled) < 2:
@@ -174,9 +176,9 @@ def _facts(kind: str, value: dict[str, Any]) -> dict[str, Any]:
         kept = {name: one for name, one in (metrics or {}).items() if _plain(one)}
         facts: dict[str, Any] = {"passed": value.get("passed") is not False, "metrics": kept}
         if value.get("report_uri"):
-            facts["report_uri"] = value["report_uri"]
+            facts["report_uri"] = str(value["report_uri"])
         if isinstance(value.get("baseline"), dict):
-            facts["baseline"] = value["baseline"]
+            facts["baseline"] = {name: one for name, one in value["baseline"].items() if _plain(one)}
         if value.get("estimated") or kept.get("estimated"):
             facts["estimated"] = True
         return facts
@@ -192,8 +194,8 @@ def _facts(kind: str, value: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return len(value) <= 20 and all(isinstance(one, (int, float, type(None))) for one in value.values())
-    return isinstance(value, (int, float))
+        return len(value) <= 20 and all(one is None or _plain(one) for one in value.values())
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def of_subject(signals: Iterable[Signal], wanted: Any) -> tuple[list[Signal], list[Signal]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from airflow_mlops.core.policy.memory import MAX_TASKS, Memory
 from airflow_mlops.core.policy.record import Decisions
 from airflow_mlops.core.policy.rules import Policy
 from airflow_mlops.core.policy.signals import Signal, of_subject, signals_of
-from airflow_mlops.core.vocabulary import SCHEMA, parse_instant, utc_now
+from airflow_mlops.core.vocabulary import SCHEMA, optional_instant, parse_instant, utc_now
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -49,8 +48,8 @@ def decide_retraining(
     if not str(name or "").strip():
         raise SpecError("model_name is needed: what is remembered is kept under it")
     rule = Policy.of(policy)
-    now = _instant(clock, "clock") or parse_instant(utc_now())
-    trained = _instant(trained_at, "trained_at")
+    now = optional_instant(clock, "clock") or parse_instant(utc_now())
+    trained = optional_instant(trained_at, "trained_at")
     forced = _flag(force)
     told, passed_over = signals_of(reports, now)
     signals, others = of_subject(told, subject)
@@ -99,15 +98,6 @@ def decide_retraining(
     raise ConflictError(
         f"other tasks decided about {name!r} {ATTEMPTS} times meanwhile: let one DAG decide, with max_active_runs=1"
     )
-
-
-def _instant(value: Any, what: str) -> dt.datetime | None:
-    if value is None or str(value).strip() in ("", "None"):
-        return None
-    try:
-        return parse_instant(value).astimezone(dt.timezone.utc)
-    except SpecError as error:
-        raise SpecError(f"{what}: {error.message}") from None
 
 
 def _flag(value: Any) -> bool:
@@ -170,6 +160,6 @@ def decided(record: dict[str, Any], memory: Memory, policy: Any) -> tuple[Decisi
         [Signal.from_dict(one) for one in record["signals"]],
         parse_instant(record["now"]),
         seq=record["seq"],
-        trained_at=_instant(record["trained_at"], "trained_at"),
+        trained_at=optional_instant(record["trained_at"], "trained_at"),
         force=bool(record.get("force")),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,13 +48,13 @@ def training_window(
             raise SpecError(f"kind={name!r} needs {value[0]}")
     if kind == "expanding" and not start:
         raise SpecError("kind='expanding' needs start, the first instant that there is data of")
-    end = _utc(now) - (parse_duration(label_delay) if label_delay else dt.timedelta(0))
+    end = _before(_utc(now), label_delay)
     if kind == "sliding":
-        begin = end - parse_duration(length)
+        begin = _before(end, length)
     elif kind == "since_drift":
         begin = _utc(drifted_at)
         if at_least:
-            begin = min(begin, end - parse_duration(at_least))
+            begin = min(begin, _before(end, at_least))
     else:
         begin = _utc(start)
     if start:
@@ -62,7 +63,8 @@ def training_window(
         raise EmptyDataError(
             f"no row from {begin.isoformat()} on is labelled at {_utc(now).isoformat()}"
             + (f" with a label_delay of {label_delay}" if label_delay else "")
-            + ": train later, or on an earlier period"
+            + (": train later" if kind == "since_drift" else ": train later, or on an earlier period")
+            + (", or give at_least, such as '90d'" if kind == "since_drift" and not at_least else "")
         )
     return {"start": begin.isoformat(), "end": end.isoformat()}
 
@@ -75,19 +77,20 @@ def snapshots_in(window: Mapping[str, Any], snapshots: Sequence[Mapping[str, Any
     :raises EmptyDataError: if there are none.
     """
     period = Window.of(dict(window))
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[dt.datetime, dt.datetime], dict[str, Any]] = {}
     for one in snapshots:
         own = Window.of(one.get("window"))
         if own is None or period is None:
             continue
-        if _utc(own.start) < _utc(period.start) or _utc(own.end) > _utc(period.end):
+        place = _utc(own.start), _utc(own.end)
+        if place[0] < _utc(period.start) or place[1] > _utc(period.end):
             continue
-        before = found.get((own.start, own.end))
+        before = found.get(place)
         if before is None or str(one.get("created_at") or "") >= str(before.get("created_at") or ""):
-            found[own.start, own.end] = dict(one)
+            found[place] = dict(one)
     if not found:
         raise EmptyDataError(f"no snapshot lies between {window.get('start')} and {window.get('end')}")
-    return [one for _, one in sorted(found.items(), key=lambda item: _utc(item[0][1]))]
+    return [found[place] for place in sorted(found, key=lambda place: (place[1], place[0]))]
 
 
 def trials(
@@ -103,6 +106,8 @@ def trials(
     """
     if not isinstance(space, Mapping) or not space:
         raise SpecError("a search space is a dict of lists and ranges, such as {'max_depth': [3, 5]}")
+    if empty := [name for name, values in space.items() if isinstance(values, (list, tuple)) and not values]:
+        raise SpecError(f"the search space has no value for {', '.join(empty)}")
     first = [dict(champion)] if champion else []
     if count is None:
         ranges = [name for name, values in space.items() if not isinstance(values, (list, tuple))]
@@ -133,6 +138,8 @@ def _drawn(draw: random.Random, name: str, values: Any) -> Any:
     if not isinstance(values, Mapping) or "low" not in values or "high" not in values:
         raise SpecError(f"{name!r} must be a list of values or {{'low', 'high'}} with 'log' if wanted, got {values!r}")
     low, high = values["low"], values["high"]
+    if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in (low, high)):
+        raise SpecError(f"the range of {name!r} must have numbers as low and high, got {low!r} and {high!r}")
     if not low < high or (values.get("log") and low <= 0):
         raise SpecError(f"the range of {name!r} must have low below high, and low above 0 with 'log'")
     if isinstance(low, int) and isinstance(high, int) and not values.get("log"):
@@ -154,7 +161,7 @@ def search_window(window: Mapping[str, Any], test: str, gap: str | None = None) 
     period = Window.of(dict(window))
     if period is None:
         raise SpecError("a search needs a window: {'start', 'end'}")
-    end = _utc(period.end) - parse_duration(test) - (parse_duration(gap) if gap else dt.timedelta(0))
+    end = _before(_before(_utc(period.end), test), gap)
     if end <= _utc(period.start):
         raise SpecError(f"test rows of {test} leave nothing of {period.start} to {period.end} to search in")
     return {"start": _utc(period.start).isoformat(), "end": end.isoformat()}
@@ -163,7 +170,7 @@ def search_window(window: Mapping[str, Any], test: str, gap: str | None = None) 
 def best(models: Sequence[Mapping[str, Any]], metric: str, *, before: str) -> dict[str, Any]:
     """Return the model of a search whose metric is best; of equals the first, which is the champion's settings.
 
-    :param models: model refs, as the mapped training tasks return them.
+    :param models: model refs, as the mapped training tasks return them; a trial that failed has none.
     :param metric: a name of theirs, measured on the rows that the search held out.
     :param before: the end of the search's window. A model that was measured on later rows is refused: the best of many
         on the test rows looks better there than it is.
@@ -173,7 +180,10 @@ def best(models: Sequence[Mapping[str, Any]], metric: str, *, before: str) -> di
 
     known = metric_of(metric)
     found: dict[str, Any] | None = None
-    for one in models:
+    made = [one for one in models if one]
+    if not made:
+        raise SpecError("the search made no model: each of its trials failed; their logs say why")
+    for one in made:
         seen = [((one.get(part) or {}).get("window") or {}).get("end") for part in ("training", "test_dataset")]
         late = [end for end in seen if end and _utc(end) > _utc(before)]
         if late:
@@ -182,8 +192,16 @@ def best(models: Sequence[Mapping[str, Any]], metric: str, *, before: str) -> di
         if value is not None and (found is None or known.better(value, found["metrics"][metric])):
             found = dict(one)
     if found is None:
-        raise SpecError(f"none of the {len(models)} models has the metric {metric!r}")
+        raise SpecError(f"none of the {len(made)} models has the metric {metric!r}")
     return found
+
+
+def _before(instant: dt.datetime, length: Any) -> dt.datetime:
+    """Return the instant so long before; one before the year 1 is that year's first: all that there is."""
+    try:
+        return instant - (parse_duration(length) if length else dt.timedelta(0))
+    except OverflowError:
+        return dt.datetime.min.replace(tzinfo=dt.timezone.utc)
 
 
 def _utc(value: Any) -> dt.datetime:

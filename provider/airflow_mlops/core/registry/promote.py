@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.drift.binding import attempt_binding, bind
@@ -15,7 +14,7 @@ from airflow_mlops.core.registry.ledger import Ledger
 from airflow_mlops.core.registry.moves import UNSET, Expected, Move, carry_out
 from airflow_mlops.core.registry.register import version_of
 from airflow_mlops.core.registry.versions import RegisteredModel, resolve, verified, version_record
-from airflow_mlops.core.vocabulary import ModelRef, parse_instant
+from airflow_mlops.core.vocabulary import ModelRef, optional_instant
 
 if TYPE_CHECKING:
     from airflow_mlops.core.steps import StepContext
@@ -143,12 +142,8 @@ def read_clock(value: Any) -> str | None:
 
     :raises SpecError: if it is no instant.
     """
-    if value is None or str(value).strip() in ("", "None"):
-        return None
-    try:
-        return parse_instant(value).astimezone(dt.timezone.utc).isoformat()
-    except SpecError as error:
-        raise SpecError(f"clock: {error.message}") from None
+    found = optional_instant(value, "clock")
+    return found.isoformat() if found else None
 
 
 def read_expected(value: Any) -> Expected:

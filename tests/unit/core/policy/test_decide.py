@@ -363,6 +363,31 @@ def test_what_cannot_be_read_is_passed_over_and_the_rest_counts() -> None:
         signals_of("report", START)
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"window": {"start": "0001-01-01T00:00+05:00", "end": day(7)}},
+        {"created_at": "9999-12-31T23:59-05:00"},
+        {"window": {"start": {}, "end": []}},
+        {"window": "last week", "created_at": 1357000000},
+        {"settled": [0, "x", None], "passed": False},
+        {"settled": [{"window": {"start": "x", "end": "y"}, "figures": 3}] * 2},
+        {"metrics": {"roc_auc": float("nan"), "labelled": float("inf")}, "baseline": {"roc_auc": "0.8"}},
+        {"metrics": [], "baseline": 3, "subject": {}, "report_uri": 3.5},
+        {"kind": "new_rows", "new": {"rows": "many"}, "rows": -5},
+        {"kind": "dataset", "rows": True, "name": None},
+        {"kind": "retraining", "seq": "1", "hours": float("inf")},
+        {"kind": ["drift"]},
+    ],
+)
+def test_whatever_an_event_holds_the_others_of_its_run_count(hostile: dict[str, Any]) -> None:
+    now = START + 7 * DAY
+    signals, _ = signals_of([{**performance(7, 0.7), **hostile}, rows(5, "a")], now)
+    decision, memory = decide(Policy.of({**DROP, "new_rows": 5, "min_new_labels": 0}), Memory(), signals, now)
+    assert decision.action == "retrain"
+    json.dumps([decision.to_dict(), memory.to_dict()], allow_nan=False)
+
+
 def test_signals_are_found_where_events_carry_them() -> None:
     report = performance(7, 0.7)
     for told in (
@@ -394,6 +419,7 @@ def test_signals_are_found_where_events_carry_them() -> None:
         ({"budget": {"hours": 4, "per": "1d"}}, "needs 'hours_per_run'"),
         ({"max_age": "7d", "cooldown": "14d"}, "longer than its max_age"),
         ({"max_age": "30d", "budget": {"runs": 2, "per": "90d"}}, "3 retrainings in 90 days at max_age 30 days"),
+        ({"cooldown": "99999w"}, "100 years at most"),
         ([], "must be a dict"),
     ],
 )

@@ -38,6 +38,7 @@ def test_the_period_ends_where_labels_are_known(arguments: dict[str, Any], expec
         ({"kind": "sliding"}, "needs length"),
         ({"kind": "since_drift"}, "needs drifted_at"),
         ({}, "needs start"),
+        ({"start": "0001-01-01T00:00+05:00"}, "outside the years 1 to 9999"),
     ],
 )
 def test_a_period_that_cannot_be_is_refused(arguments: dict[str, Any], says: str) -> None:
@@ -45,6 +46,16 @@ def test_a_period_that_cannot_be_is_refused(arguments: dict[str, Any], says: str
         training_window("2013-07-01", **arguments)
     with pytest.raises(EmptyDataError, match="label_delay of 90d"):
         training_window("2013-07-01", start="2013-06-01", label_delay="90d")
+    with pytest.raises(EmptyDataError, match="train later, or give at_least"):
+        training_window("2013-07-01", kind="since_drift", drifted_at="2013-06-25", label_delay="30d")
+    assert training_window("2013-07-01", kind="sliding", length="99999w", start="2013-01-01")["start"][:4] == "2013"
+
+
+def test_one_window_is_one_whatever_zone_it_is_written_in() -> None:
+    utc = {"start": "2013-02-01", "end": "2013-03-01"}
+    other = {"start": "2013-02-01T01:00+01:00", "end": "2013-02-28T23:00-01:00"}
+    told = [{"digest": str(n), "window": one, "created_at": str(n)} for n, one in enumerate((utc, other))]
+    assert [one["digest"] for one in snapshots_in({"start": "2013-01-01", "end": "2013-04-01"}, told)] == ["1"]
 
 
 def test_snapshots_of_a_period_are_whole_in_order_and_the_latest_of_each_month() -> None:
@@ -82,6 +93,10 @@ def test_what_is_drawn_is_in_its_range_and_the_same_again(seed: int, count: int)
         ({"a": list(range(200))}, {}, "from 1 to 100"),
         ({"a": {"low": 2, "high": 1}}, {"count": 2}, "low below high"),
         ({"a": 3}, {"count": 2}, "list of values"),
+        ({"a": []}, {"champion": {"a": 1}}, "no value for a"),
+        ({"a": []}, {"count": 2}, "no value for a"),
+        ({"a": {"low": "1", "high": 2}}, {"count": 2}, "numbers as low and high"),
+        ({"a": {"low": 1, "high": float("inf")}}, {"count": 2}, "numbers as low and high"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused(space: Any, more: dict[str, Any], says: str) -> None:
@@ -100,6 +115,9 @@ def test_the_best_is_chosen_on_rows_before_the_test_rows_alone() -> None:
     models = [model("a", 0.7), model("b", 0.8), model("c", 0.8), model("d", None)]
     assert best(models, "roc_auc", before=window["end"])["uri"] == "b"
     assert best(models, "log_loss", before=window["end"])["uri"] == "a"
+    assert best([None, models[0]], "roc_auc", before=window["end"])["uri"] == "a", "a trial that failed has none"
+    with pytest.raises(SpecError, match="each of its trials failed"):
+        best([], "roc_auc", before=window["end"])
     with pytest.raises(SpecError, match="saw rows up to 2013-06-20"):
         best([*models, model("e", 0.9, "2013-06-20")], "roc_auc", before=window["end"])
     with pytest.raises(SpecError, match="none of the 1 models"):
