@@ -17,8 +17,8 @@ from __future__ import annotations
 import datetime as dt
 import os
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk import DAG, Asset, Param, TaskGroup, task
-from airflow.sdk.exceptions import AirflowSkipException
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_mlops.notifications.gate import GateNotifier

@@ -8,8 +8,8 @@ from typing import Any
 
 import pendulum
 import yaml
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, get_parsing_context, task
-from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_mlops.operators.monitoring import AlertOperator, MonitorPerformanceOperator

@@ -55,7 +55,7 @@ def test_a_wrong_entry_breaks_its_own_dag_alone(folder: Path, entry: Any, said: 
     assert sorted(made) == ["watch_churn", "watch_returns", "watch_wrong"]
     assert said in str(made["watch_wrong"].doc_md)
     assert "performance" in made["watch_churn"].task_ids
-    from airflow.sdk.exceptions import AirflowFailException
+    from airflow.providers.common.compat.sdk import AirflowFailException
 
     with pytest.raises(AirflowFailException, match=r".") as raised:
         made["watch_wrong"].get_task("entry_in_models_yaml").python_callable()

@@ -16,6 +16,7 @@ from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.core.vocabulary import SCHEMA, utc_now
 from airflow_mlops.exceptions import MlopsFailed, translate
 from airflow_mlops.operators.paths import resolve_path
+from airflow_mlops.operators.window import triggering_events
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -179,10 +180,8 @@ def told_commits(context: Context) -> list[dict[str, Any]]:
 
     An event of a watcher has its payload; one that was posted through the REST API is ``{"sha": ..., "ref": ...}``.
     """
-    events = [one for several in dict(context.get("triggering_asset_events") or {}).values() for one in several]
-    events.sort(key=lambda one: str(getattr(one, "timestamp", "")))
     found = []
-    for event in events:
+    for event in sorted(triggering_events(context), key=lambda one: str(getattr(one, "timestamp", ""))):
         extra = getattr(event, "extra", None) or {}
         payload = extra.get("payload", extra)
         if isinstance(payload, dict) and re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", str(payload.get("sha"))):

@@ -11,6 +11,7 @@ from airflow.providers.standard.operators.branch import BranchMixIn
 from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.policy.rules import Policy
 from airflow_mlops.operators.base import BACKEND_FIELDS, MlopsOperator
+from airflow_mlops.operators.window import triggering_events
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -128,10 +129,9 @@ class DecideRetrainingOperator(MlopsOperator, BranchMixIn):
 
 def triggering(context: Context) -> Iterator[dict[str, Any]]:
     """Yield what each of the events that triggered a run tells."""
-    for events in dict(context.get("triggering_asset_events") or {}).values():
-        for event in events:
-            if extra := extra_of(event):
-                yield extra
+    for event in triggering_events(context):
+        if extra := extra_of(event):
+            yield extra
 
 
 def extra_of(event: Any) -> dict[str, Any]:

@@ -64,13 +64,20 @@ def clock_of(context: Context, given: Any = None) -> str:
     return found.astimezone(dt.timezone.utc).isoformat()
 
 
+def triggering_events(context: Context) -> Iterator[Any]:
+    """Yield the asset events that triggered a run."""
+    # No dict is made of it: on Airflow 3.1 its keys, assets, cannot be hashed.
+    events: Any = context.get("triggering_asset_events") or {}
+    for several in events.values():
+        yield from several
+
+
 def _extras(context: Context) -> Iterator[dict[str, Any]]:
     """Yield what each of the events that triggered the run tells; of a watcher's event its payload."""
-    for events in dict(context.get("triggering_asset_events") or {}).values():
-        for event in events:
-            extra = getattr(event, "extra", None) or {}
-            payload = extra.get("payload")
-            yield payload if isinstance(payload, dict) and not extra.get("window") else extra
+    for event in triggering_events(context):
+        extra = getattr(event, "extra", None) or {}
+        payload = extra.get("payload")
+        yield payload if isinstance(payload, dict) and not extra.get("window") else extra
 
 
 def _told_at(extra: dict[str, Any]) -> dt.datetime | None:

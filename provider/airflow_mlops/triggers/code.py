@@ -111,8 +111,9 @@ class CodeChangeEventTrigger(BaseEventTrigger):
 
     The payload is ``{"kind": "commit", "id", "sha", "ref", "repository", "previous", "author", "committed_at",
     "subject", "forced"}``; ``id`` is the sha, so a consumer that knows it already has nothing to do. At first it tells
-    of the commit that is there. On Airflow 3.3 and later what was told is kept with the asset, and a triggerer that
-    restarts goes on from there; before that, or when that is lost, the commit that is there is told of once more.
+    of the commit that is there. What was told is kept with the asset on Airflow 3.3 and later, before that in the
+    store, and a triggerer that restarts goes on from there; when that is lost, the commit that is there is told of once
+    more.
 
     A ref that is rewritten brings those of its commits that were not told of, with ``forced``; one that is moved back
     brings none; one that is deleted is waited for.
@@ -163,8 +164,9 @@ class CodeChangeEventTrigger(BaseEventTrigger):
                 for commit in news.commits:
                     yield TriggerEvent(commit.to_dict())  # type: ignore[no-untyped-call]
                     seen = seen.after(commit)
-                    # After the event: killed between the two, it is told of once more, under the same id.
-                    await watermark.save(self, WATERMARK, self._place(), seen.to_dict())
+                if news.commits:
+                    # After the events: killed before, it tells of them once more, under the same ids.
+                    await watermark.told(self, WATERMARK, self._place(), seen.to_dict())
                 if news.tip and news.tip.sha != seen.sha:
                     log.warning(
                         "%s of %s was moved to %s, which was told of before: nothing to do. To serve that commit's "

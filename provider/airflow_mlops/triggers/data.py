@@ -121,9 +121,9 @@ class NewDataEventTrigger(BaseEventTrigger):
     """Say that new data has come, each time it does, for an ``AssetWatcher``; never ends.
 
     The event's payload is what :class:`airflow_mlops.sensors.data.NewDataSensor` returns. Its ``id`` is the same
-    whenever the same files are seen, so a consumer that knows it already has nothing to do. On Airflow 3.3 and later
-    what was seen is kept with the asset, and a triggerer that restarts goes on from there; before that, or when that is
-    lost, the data that is there is told of once more, under its old id.
+    whenever the same files are seen, so a consumer that knows it already has nothing to do. What was seen is
+    kept with the asset on Airflow 3.3 and later, before that in the store, and a triggerer that restarts goes on from
+    there; when that is lost, the data that is there is told of once more, under its old id.
 
     :param source: absolute path, folder, glob, ``file://`` or ``s3://`` URI, or a list of these.
     :param settle: how long a file must not have changed, such as ``"60s"``.
@@ -176,7 +176,7 @@ class NewDataEventTrigger(BaseEventTrigger):
                     yield TriggerEvent(found)  # type: ignore[no-untyped-call]
                     since, before = Watermark.of(found), files
                     # After the event: killed between the two, it is told of once more, under the same id.
-                    await watermark.save(self, WATERMARK, self._place(), since.to_dict())
+                    await watermark.told(self, WATERMARK, self._place(), since.to_dict())
                 elif before is None:
                     if arrivals.identity_of(self.source, files.values()) == since.id:
                         before = files

@@ -132,8 +132,8 @@ class ModelAliasEventTrigger(BaseEventTrigger):
     that was removed, is waited for. Of several moves between two looks the last one is told. At first it tells of the
     version that is there.
 
-    On Airflow 3.3 and later what was told is kept with the asset, and all watchers of one MLflow connection share one
-    poll: one question to the server, however many models and aliases are watched.
+    What was told is kept: with the asset on Airflow 3.3 and later, before that in the store. On 3.3 all watchers of one
+    MLflow connection also share one poll: one question to the server, however many models and aliases are watched.
 
     :param model_name: the registered model.
     :param alias: its alias.
@@ -190,7 +190,7 @@ class ModelAliasEventTrigger(BaseEventTrigger):
                 log.warning("%s has no alias %s any more; waiting for it", self.model_name, self.alias)
             told = told.after(version)
             # After the event: killed between the two, it is told of once more, under the same id.
-            await watermark.save(self, WATERMARK, self._place(place), told.to_dict())
+            await watermark.told(self, WATERMARK, self._place(place), told.to_dict())
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Do the same with a poll of its own, where Airflow shares none."""

@@ -167,9 +167,9 @@ class NewRowsEventTrigger(BaseEventTrigger):
     """Say that a table has new rows, each time it has, for an ``AssetWatcher``; never ends.
 
     The event's payload is what :class:`airflow_mlops.sensors.rows.NewRowsSensor` returns. Its ``id`` is the same
-    whenever the same rows are seen, so a consumer that knows it already has nothing to do. On Airflow 3.3 and later
-    what was seen is kept with the asset, and a triggerer that restarts goes on from there; before that, or when that is
-    lost, the rows that are there are told of once more. At first each row is new.
+    whenever the same rows are seen, so a consumer that knows it already has nothing to do. What was seen is
+    kept with the asset on Airflow 3.3 and later, before that in the store, and a triggerer that restarts goes on from
+    there; when that is lost, the rows that are there are told of once more. At first each row is new.
 
     On Airflow 3.3 and later all watchers of one connection with the same ``poll_interval`` share one poll: the
     connection is asked for once, tables are looked at one after the other, and one that several watch is asked once.
@@ -237,7 +237,7 @@ class NewRowsEventTrigger(BaseEventTrigger):
                     yield TriggerEvent(table.arrival(mark, now, new))  # type: ignore[no-untyped-call]
                     mark = now
                     # After the event: killed between the two, it is told of once more, under the same id.
-                    await watermark.save(self, WATERMARK, table.place, mark.to_dict())
+                    await watermark.told(self, WATERMARK, table.place, mark.to_dict())
                 elif now.deletions > mark.deletions:
                     # Rows were deleted; those that come now are new.
                     mark = now

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed
 from airflow_mlops.operators.monitoring import DetectDriftOperator
@@ -33,11 +34,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     before.to_parquet(tmp_path / "before.parquet")
     before.assign(x=before.x + 9, y=before.y + 9).to_parquet(tmp_path / "now.parquet")
     ti = TaskInstance(dag_id="etl", run_id="r1", task_id="drift", map_index=-1, try_number=1, pushed={})
-    events = {ASSET: SimpleNamespace(extra={})}
     return {
         "ti": ti,
         "dag": SimpleNamespace(fileloc=str(tmp_path / "dag.py"), dag_id="etl"),
-        "outlet_events": events,
+        "outlet_events": OutletEventAccessors(),
         "data_interval_start": pd.Timestamp("2026-01-03", tz="UTC").to_pydatetime(),
         "data_interval_end": pd.Timestamp("2026-01-10", tz="UTC").to_pydatetime(),
     }

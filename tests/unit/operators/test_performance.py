@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import DAG, Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_mlops.core.monitoring import history
 from airflow_mlops.core.store import LocalStore
@@ -42,7 +42,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {
         "ti": ti,
         "dag": SimpleNamespace(fileloc=str(tmp_path / "dag.py"), dag_id="churn"),
-        "outlet_events": defaultdict(lambda: SimpleNamespace(extra={})),
+        "outlet_events": OutletEventAccessors(),
         "data_interval_start": pd.Timestamp("2026-01-01", tz="UTC").to_pydatetime(),
         "data_interval_end": pd.Timestamp("2026-02-01", tz="UTC").to_pydatetime(),
     }

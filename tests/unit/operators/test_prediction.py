@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from sklearn.linear_model import LogisticRegression
 
 from airflow_mlops.core.predictions import layout
@@ -50,9 +50,8 @@ def task_context(tmp_path: Path) -> dict[str, Any]:
         try_number=1,
         bundle_instance=SimpleNamespace(path=tmp_path),
     )
-    events: Any = defaultdict(lambda: SimpleNamespace(extra={}))
     dag = SimpleNamespace(fileloc=str(tmp_path / "dag.py"))
-    return {"ti": ti, "dag": dag, "dag_run": None, "outlet_events": events, "partition_key": "2013-03"}
+    return {"ti": ti, "dag": dag, "dag_run": None, "outlet_events": OutletEventAccessors(), "partition_key": "2013-03"}
 
 
 def test_relative_paths_the_partition_and_the_event(scored: dict[str, Any], task_context: dict[str, Any]) -> None:

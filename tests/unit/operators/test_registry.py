@@ -181,7 +181,7 @@ def test_a_models_file_beside_the_dag_is_adopted(context, tmp_path):
 
 
 def test_a_challenger_that_lost_is_skipped_with_the_reason_or_fails(context, log_model):
-    from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.providers.common.compat.sdk import AirflowSkipException
 
     report = {"kind": "model_test", "passed": False, "severity": "error", "summary": "AUC fell."}
     ref = RegisterModelOperator(task_id="t", model=log_model(), model_name="churn", evidence=[report]).execute(task())
@@ -199,7 +199,7 @@ def test_a_challenger_that_lost_is_skipped_with_the_reason_or_fails(context, log
 
 
 def test_a_rollback_that_nothing_asks_for_is_skipped(context, log_model):
-    from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.providers.common.compat.sdk import AirflowSkipException
 
     ref = RegisterModelOperator(task_id="t", model=log_model(), model_name="churn").execute(task())
     PromoteModelOperator(task_id="t", model=ref).execute(task())

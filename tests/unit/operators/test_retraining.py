@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Asset, TaskGroup
 
 from airflow_mlops.exceptions import MlopsFailed
 from airflow_mlops.operators.retraining import DecideRetrainingOperator
+from versions import ByAsset
 
 DRIFT, LANDED = Asset("drift"), Asset("landed")
 
@@ -71,7 +72,7 @@ def test_every_event_that_triggered_the_run_counts_once() -> None:
     again = event(LANDED, "t1", from_trigger=True, payload=payload)
     other = event(LANDED, "t2", kind="new_rows", rows=40)
     alike = event(LANDED, "t3", kind="new_rows", rows=40)
-    found, skipped = run(dag(), triggering_asset_events={LANDED: [watcher, again, other], DRIFT: [alike]})
+    found, skipped = run(dag(), triggering_asset_events=ByAsset((LANDED, [watcher, again, other]), (DRIFT, [alike])))
     assert found["signals"] == {"counted": 3, "duplicates": 1}
     assert found["state"]["new_rows"] == 140
     assert (found["action"], skipped) == ("retrain", [])
@@ -79,9 +80,9 @@ def test_every_event_that_triggered_the_run_counts_once() -> None:
 
 def test_events_of_inlets_count_too_and_those_of_earlier_runs_do_not_again() -> None:
     old, new = (event(LANDED, when, kind="new_rows", rows=40) for when in ("t0", "t1"))
-    first, _ = run(dag(inlets=[LANDED]), inlet_events={LANDED: Inlet(old)})
+    first, _ = run(dag(inlets=[LANDED]), inlet_events=ByAsset((LANDED, Inlet(old))))
     assert (first["signals"]["counted"], first["action"]) == (1, "wait")
-    second, _ = run(dag(inlets=[LANDED]), run_id="2", inlet_events={LANDED: Inlet(new, old)})
+    second, _ = run(dag(inlets=[LANDED]), run_id="2", inlet_events=ByAsset((LANDED, Inlet(new, old))))
     assert second["signals"] == {"counted": 1, "duplicates": 1}
 
 

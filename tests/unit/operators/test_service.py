@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Stats
 from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_mlops.core.monitoring import history
 from airflow_mlops.core.serving import places
@@ -49,13 +50,7 @@ def task(run_id: str) -> Any:
     """What a task is given, as far as the operator reads it."""
     ti = SimpleNamespace(dag_id="watch", run_id=run_id, task_id="served", map_index=-1, try_number=1, pushed={})
     ti.xcom_push = lambda key, value: ti.pushed.update({key: value})
-    return {"ti": ti, "dag_run": SimpleNamespace(run_type="manual"), "outlet_events": _Events()}
-
-
-class _Events(dict[Any, Any]):
-    def __missing__(self, key: Any) -> Any:
-        self[key] = SimpleNamespace(extra={})
-        return self[key]
+    return {"ti": ti, "dag_run": SimpleNamespace(run_type="manual"), "outlet_events": OutletEventAccessors()}
 
 
 def test_servers_of_this_machine_are_found_by_the_record_of_who_serves(

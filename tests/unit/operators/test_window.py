@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core.errors import SpecError
+from airflow_mlops.operators.retraining import triggering
 from airflow_mlops.operators.window import clock_of, window_of
+from versions import ByAsset
 
 MARCH = {"start": "2013-03-01", "end": "2013-04-01"}
 APRIL = {"start": "2013-04-01", "end": "2013-05-01"}
@@ -55,3 +57,10 @@ def test_without_any_of_these_it_is_now_and_what_is_no_instant_is_refused() -> N
     )
     with pytest.raises(SpecError):
         clock_of({}, "soon")  # type: ignore[typeddict-item]
+
+
+def test_the_events_of_assets_that_cannot_be_hashed_are_read() -> None:
+    event = SimpleNamespace(extra={"kind": "drift", "id": "1", "window": MARCH})
+    context: Any = {"triggering_asset_events": ByAsset(({"uri": "a"}, [event]), ({"uri": "b"}, []))}
+    assert window_of(context, None) == {name: f"{day}T00:00:00+00:00" for name, day in MARCH.items()}
+    assert list(triggering(context)) == [event.extra]

@@ -73,7 +73,7 @@ def test_each_new_row_is_told_of_once_also_one_with_a_value_that_is_there(sqlite
 
 def test_a_row_that_is_committed_late_is_found_within_the_overlap(sqlite: Execute) -> None:
     sqlite(insert(10, 20))
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         run(watcher(), lambda: sqlite(insert(15)), seconds=1)
     events = run(watcher(overlap="10"), lambda: sqlite(insert(16)), lambda: sqlite(insert(30)))
     assert told(events) == [(3, "20"), (1, "20"), (1, "30")]
@@ -149,11 +149,37 @@ def test_a_restart_goes_on_from_the_watermark_and_tells_again_under_the_same_id(
     assert told([elsewhere]) == [(4, "9")], "of another source nothing was seen"
 
 
+def test_below_airflow_3_3_a_restart_goes_on_from_the_store(
+    sqlite: Execute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(tmp_path / "mlops"))
+
+    def restarted(**more: Any) -> NewRowsEventTrigger:
+        trigger = watcher(**more)
+        vars(trigger).pop("asset_state_store", None)  # what an Airflow that keeps nothing does not set
+        return trigger
+
+    sqlite(insert(1, 2))
+    first, second = run(restarted(), lambda: sqlite(insert(3)))
+    # The second was not written down before the end.
+    again, third = run(restarted(), lambda: sqlite(insert(4)))
+    assert again["id"] == second["id"] != first["id"]
+    assert told([second, third]) == [(1, "3"), (1, "4")]
+    (other,) = run(restarted(min_rows=2))
+    assert told([other]) == [(4, "4")], "another watcher has seen nothing"
+
+    (mine,) = (path for path in (tmp_path / "mlops").rglob("*.json") if '"3"' in path.read_text())
+    mine.write_text("cut of")
+    (all_of_them,) = run(restarted())
+    assert told([all_of_them]) == [(4, "4")]
+    assert "what is there is told of again" in caplog.text
+
+
 def test_it_takes_min_rows(sqlite: Execute) -> None:
     sqlite(insert(1, 2))
     (event,) = run(watcher(min_rows=2))
     assert told([event]) == [(2, "2")]
-    with pytest.raises(TimeoutError):
+    with pytest.raises(asyncio.TimeoutError):
         run(watcher(min_rows=3), seconds=1)
 
 
