@@ -193,7 +193,7 @@ def _origin(evidence: Evidence) -> list[dict[str, Any]]:
         ("Split", _listed(training.get("split")), False),
         ("Hyperparameters", _listed(evidence.hyperparameters), False),
         ("Code", _listed(ref.code), True),
-        ("Environment", _listed(ref.environment), False),
+        ("Environment", _listed(ref.environment), True),
         ("Tested on", data.name, False),
         ("Test window", _period(data.window), False),
         ("Test dataset", data.digest, True),

@@ -151,7 +151,8 @@ def evaluate_model(
                 *([options] if options else []),
                 *([evidence.release.to_dict()] if evidence.release else []),
             ],
-            title=f"Model test: {name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
+            title=f"{'Probation' if times.only and times.release else 'Model test'}: "
+            f"{name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
         ),
         "on": on,
         "champion": rival.alias if rival else None,

@@ -127,6 +127,8 @@ def test_the_anchor_stops_what_the_champion_lets_through(context, release, candi
     assert (
         "The anchor is the champion itself (version 1, the first that the alias had" in told(first, "anchor")["message"]
     )
+    page = context.store.get_bytes(context.store.key_of(first["report_uri"])).decode()
+    assert "It is the champion: the figures stand above." in page
     assert release(fair, evidence=[first])["version"] == 2
 
     second = evaluate(candidate(POOR), rows, CHAMPION, ANCHOR, champion=SERVING)
@@ -142,6 +144,7 @@ def test_the_anchor_stops_what_the_champion_lets_through(context, release, candi
     assert (rival["role"], rival["version"], rival["rows"]) == ("anchor", 1, len(rows))
     page = context.store.get_bytes(context.store.key_of(second["report_uri"])).decode()
     assert "The anchor is flights_late version 1" in page
+    assert page.count("How sure the difference is") == 2, "against each of them"
 
 
 def test_where_the_champion_is_not_asked_for_the_anchor_decides_though_it_is_the_champion(
@@ -181,7 +184,7 @@ def test_what_was_shown_to_be_better_becomes_the_anchor_until_it_is_rolled_back(
     assert told(report, "anchor")["message"].startswith("Every anchor of flights_late@champion was deleted in MLflow")
 
 
-def test_a_regression_in_its_probation_takes_a_version_back(release, watch, rollback, told):
+def test_a_regression_in_its_probation_takes_a_version_back(context, release, watch, rollback, told):
     release(GOOD, "2013-03-01")
     release(POOR, "2013-05-15")
 
@@ -199,7 +202,14 @@ def test_a_regression_in_its_probation_takes_a_version_back(release, watch, roll
     assert (entry["evidence"][0]["kind"], entry["evidence"][0]["passed"]) == ("model_test", False)
     # Once a task, and what came back is not on probation.
     assert rollback(report)["seq"] == entry["seq"]
-    assert "Version 1 came back by a rollback: it is not on probation" in watch("2013-06-20")["summary"]
+    over = watch("2013-06-20")
+    assert "Version 1 came back by a rollback: it is not on probation" in over["summary"]
+    pages = [context.store.get_bytes(context.store.key_of(one["report_uri"])).decode() for one in (report, over)]
+    for page in pages:
+        assert "<h1>Probation: flights_late</h1>" in page
+        assert "Challenger and champion" not in page, "what is on probation is the champion"
+    assert ["How sure the difference is" in page for page in pages] == [True, False]
+    assert ["tested on" in page for page in pages] == [True, False], "of what came back nothing was predicted"
 
 
 @pytest.mark.parametrize(
