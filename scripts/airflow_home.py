@@ -82,16 +82,7 @@ class Airflow(Api):
 
         :raises RuntimeError: if it ends or is not healthy in time.
         """
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                ["airflow", "standalone"],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=self.home,
-            )
+        self.process = self.spawn("standalone", log="standalone.log")
         try:
             self._wait_until_healthy(timeout)
             yield self
@@ -117,6 +108,19 @@ class Airflow(Api):
         """The generated user and password."""
         found: dict[str, str] = json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())
         return next(iter(found.items()))
+
+    def spawn(self, *arguments: str, log: str) -> subprocess.Popen[bytes]:
+        """Start ``airflow ...`` in a process group of its own, with its output in a file of this home."""
+        with open(self.home / log, "ab") as out:
+            return subprocess.Popen(
+                ["airflow", *arguments],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.home,
+            )
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``airflow ...`` in this home."""

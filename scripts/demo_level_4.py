@@ -352,7 +352,7 @@ def _people(airflow: Airflow, told: Story) -> None:
     with contextlib.suppress(NotFoundError):
         for row in incident_history(context_of(airflow.home), MODEL):
             print(f"  {row['event']:<9} {row['severity']:<8} {row['summary']}")
-    print("\nReports (in the UI: each task's own, Model health and Model cards)\n")
+    print("\nReports (in the UI: the buttons Report and Model card of each task)\n")
     runs = [one.run for one in told.loops if one.run]
     for run, name in [(run, "model.test") for run in runs] + [(run, "probation.compare") for run in runs]:
         if uri := (run.results.get(name) or {}).get("report_uri"):

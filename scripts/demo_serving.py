@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import threading
@@ -102,16 +101,7 @@ class Serving:
 
     @contextlib.contextmanager
     def _processes(self) -> Iterator[None]:
-        command = ["airflow", "mlops", "serve", "--port", str(self.airflow.ports["models"])]
-        with open(self.airflow.home / "serve.log", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                env=self.airflow.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = self.airflow.spawn("mlops", "serve", "--port", str(self.airflow.ports["models"]), log="serve.log")
         try:
             yield
         finally:

@@ -109,16 +109,7 @@ class Parts(Airflow):
 
     def start(self, part: str) -> None:
         """Start a part, with its output in a file of its own."""
-        with open(self.home / f"{part}.log", "ab") as log:
-            self.running_parts[part] = subprocess.Popen(
-                ["airflow", *COMMANDS[part]],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                cwd=self.home,
-            )
+        self.running_parts[part] = self.spawn(*COMMANDS[part], log=f"{part}.log")
 
     def kill(self, part: str, *, group: bool = False) -> None:
         """Kill a part by SIGKILL: its process alone, whose children live on, or its whole group."""
