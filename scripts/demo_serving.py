@@ -152,7 +152,7 @@ class Serving:
         """Where clients reach the model."""
         return f"http://127.0.0.1:{self.airflow.ports['models']}/{SERVER}"
 
-    def told(self, seconds: float = 90) -> str:
+    def told(self, seconds: float = 240) -> str:
         """Wait until the champion answers, and say where; or how to have it served."""
         if not self.possible:
             return "not served: there is no HAProxy here (apt-get install haproxy); then run make demo again"
