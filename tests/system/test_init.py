@@ -190,6 +190,36 @@ def test_what_a_column_means_is_guessed_with_care(tmp_path: Path) -> None:
     data = look(str(file), "y")
     assert (data.key, data.time, data.window) == (None, None, None), "no key twice, and of two times none"
     assert any("several times ('at', 'paid at')" in line for line in data.said())
+    assert data.unlike == "grid"
+    assert any("'grid' is different in each row" in line for line in data.said()), "the model would learn it by heart"
+
+
+def test_text_that_looks_like_times_is_told_of(tmp_path: Path) -> None:
+    from airflow_mlops.cli.skeleton import look
+
+    at = pd.date_range("2024-01-01", periods=200, freq="6h")
+    frame = pd.DataFrame({"phone": "070-123 45 67", "at": at.strftime("%d.%m.%Y %H:%M"), "y": range(200)})
+    frame.to_csv(tmp_path / "c.csv", index=False)
+    data = look(str(tmp_path / "c.csv"), "y")
+    assert (data.time, data.daylike) == (None, "at")
+    assert any("'at' looks like times, and is read as text" in line for line in data.said())
+
+
+@pytest.mark.parametrize(
+    ("days", "a_day", "window", "rows", "few"),
+    [(912, 1, "84d", 84, False), (912, 24, "28d", 672, False), (150, 1, "7d", 7, True)],
+)
+def test_a_period_has_rows_enough_for_drift_to_be_told(
+    tmp_path: Path, days: int, a_day: int, window: str, rows: int, few: bool
+) -> None:
+    from airflow_mlops.cli.skeleton import look
+
+    at = pd.date_range("2024-01-01", periods=days * a_day, freq=f"{24 // a_day}h")
+    pd.DataFrame({"at": at, "y": range(len(at))}).to_parquet(tmp_path / "c.parquet")
+    data = look(str(tmp_path / "c.parquet"), "y")
+    assert data.window == window
+    assert abs(data.per_window - rows) <= 1
+    assert any("too few for drift to be told" in line for line in data.said()) == few
 
 
 def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_path: Path) -> None:
@@ -204,9 +234,15 @@ def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_pa
         look(str(tmp_path / "absent.csv"), "b")
     with pytest.raises(SpecError, match="cannot be the name"):
         write(1, airflow_test.dags, look(str(file), "b"), "my-project")
-    file.write_text("a,b\n1,0\n2,0\n")
-    with pytest.raises(EmptyDataError, match="two or more"):
-        look(str(file), "b")
+    for text, message in (
+        ("a,b\n1,0\n2,0\n", "'b' .* is the same in all rows that have one; a model needs two values or more"),
+        ("a,b\n1,\n2,\n", "'b' .* has no value in any row"),
+        ("a,b\n", "has names of columns, but no rows"),
+        ("", "is empty: it has no line of column names"),
+    ):
+        file.write_text(text)
+        with pytest.raises(EmptyDataError, match=message):
+            look(str(file), "b")
     (airflow_test.dags / "inner").mkdir()
     command = ("mlops", "init", str(airflow_test.dags / "inner"), "--data", str(file), "--target", "b")
     refused = airflow_test.cli(*command)

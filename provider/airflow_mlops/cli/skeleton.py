@@ -21,7 +21,7 @@ LEVELS = (1, 2, 3, 4)
 #: Characters of a list that stands in one line.
 LINE = 100
 #: Airflow's own schedules for the lengths of a period.
-PRESETS = {"28d": "@monthly", "7d": "@weekly", "1d": "@daily", "6h": "@daily", "1h": "@hourly"}
+PRESETS = {"84d": "@quarterly", "28d": "@monthly", "7d": "@weekly", "1d": "@daily", "6h": "@daily", "1h": "@hourly"}
 
 
 @command

@@ -21,8 +21,14 @@ SAMPLE = 100_000
 MAX_CLASSES = 20
 #: How a column is named that identifies a row.
 KEY = re.compile(r"(.*[_ \-.])?(id|key|uuid|guid)|.*[a-z](Id|ID|Key|UUID)")
+#: What is written like a day, but not like 2026-01-31.
+DAY = re.compile(r"\s*(\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})\b.*")
 #: How long a period of the data may be, the longest first.
 LENGTHS = ("28d", "7d", "1d", "6h", "1h")
+#: The same where rows are so few that a period of the others would not have enough of them.
+LONGER = "84d"
+#: Rows that a period needs for drift to be told at all.
+LEAST_ROWS = 30
 #: Periods that the older rows must hold for one to be held against the others, with some to spare.
 MIN_PERIODS = 6
 #: Days that two models are compared on; one more than it takes, for the last one may be cut short.
@@ -41,6 +47,8 @@ class Data:
     :param classes: how many values the target has; None for a quantity.
     :param rows: how many there are.
     :param key: the column that identifies a row, or None if none looks like it.
+    :param unlike: where there is no key, a column that may be one: its values are all different.
+    :param daylike: where there is no time, a column of text that may be one.
     :param time: the column that says when a row is of, or None.
     :param window: how long a period is that monitors look at; None without a time.
     :param per_window: about how many rows a period has; without a time, all.
@@ -54,6 +62,8 @@ class Data:
     classes: int | None
     rows: int = 0
     key: str | None = None
+    unlike: str | None = None
+    daylike: str | None = None
     time: str | None = None
     window: str | None = None
     per_window: int = 0
@@ -98,13 +108,26 @@ class Data:
             found.append(f"{self.key!r} identifies a row")
         else:
             found.append("no column looks like a key: name it in ROLES, and labels may come later than the rows")
+            if self.unlike:
+                found.append(
+                    f"but {self.unlike!r} is different in each row: if it only numbers the rows, it is the key, and "
+                    "no feature"
+                )
         if self.time:
-            found.append(f"{self.time!r} says when a row is of: periods of {self.window}")
+            found.append(
+                f"{self.time!r} says when a row is of: periods of {self.window}, of about {self.per_window} rows"
+            )
+            if self.per_window < LEAST_ROWS:
+                found.append(f"too few for drift to be told, which takes {LEAST_ROWS} in a period (`min_rows`)")
         elif times:
             names = ", ".join(map(repr, times))
             found.append(f"several times ({names}): name the one in ROLES that says when a row is of")
         else:
             found.append("no column of times: a run of level 3 is of the day that it is on")
+            if self.daylike:
+                found.append(
+                    f"but {self.daylike!r} looks like times, and is read as text; 2026-01-31 10:00 would be read as one"
+                )
         found.append(f"tested on {self._tested()}")
         if not self.compares:
             found.append("too little to tell two models apart: a challenger passes where nothing can be told (TESTS)")
@@ -129,14 +152,19 @@ def look(data: str, target: str) -> Data:
     path = data if "://" in data else str(Path(data).expanduser().absolute())
     source = open_source(path)
     names = list(source.schema.names)
+    if not names:
+        raise EmptyDataError(f"{data} is empty: it has no line of column names")
     if target not in names:
         raise MissingColumnError(f"{data} has no column {target!r}{did_you_mean(target, names)}", column=target)
+    rows = sum(batch.num_rows for batch in source.batches([target]))
+    if not rows:
+        raise EmptyDataError(f"{data} has names of columns, but no rows")
     values = {value for value in _sample(source, target) if value is not None}
     if len(values) < 2:
-        raise EmptyDataError(f"the target {target!r} of {data} has {len(values)} value(s); a model needs two or more")
+        found = "has no value in any row" if not values else "is the same in all rows that have one"
+        raise EmptyDataError(f"the target {target!r} of {data} {found}; a model needs two values or more to tell apart")
     kinds = {field.name: _kind(pa, field.type) for field in source.schema}
     classes = len(values) if _is_class(pa, source.schema.field(target).type, values) else None
-    rows = sum(batch.num_rows for batch in source.batches([target]))
     times = [name for name, kind in kinds.items() if kind == "time" and name != target]
     # Two times could mean anything; one says when the row is of.
     time = times[0] if len(times) == 1 else None
@@ -145,8 +173,12 @@ def look(data: str, target: str) -> Data:
         first, last = time_span(path, time)
         window, per_window = _period(last - first, rows)
         days, since = (last - first) / dt.timedelta(days=1), first.date().isoformat()
-    known = next((n for n in names if n != target and KEY.fullmatch(n) and _identifies(pa, source, n)), None)
-    return Data(path, target, kinds, classes, rows, known, time, window, per_window, days, since)
+    different = _all_different(pa, source, [name for name in names if name != target])
+    known = next((name for name in different if KEY.fullmatch(name)), None)
+    unlike = None if known else next(iter(different), None)
+    words = [name for name, kind in kinds.items() if kind == "word" and name != target]
+    daylike = None if times else next((name for name in words if _like_days(source, name)), None)
+    return Data(path, target, kinds, classes, rows, known, unlike, daylike, time, window, per_window, days, since)
 
 
 def _sample(source: Source, column: str) -> list[Any]:
@@ -156,6 +188,13 @@ def _sample(source: Source, column: str) -> list[Any]:
         if len(found) >= SAMPLE:
             break
     return found
+
+
+def _like_days(source: Source, column: str) -> bool:
+    """Return whether the first texts of a column are days in another form than ISO 8601."""
+    first = next(source.batches([column], rows=100), None)
+    values = [value for value in first.column(0)[:100].to_pylist() if value] if first is not None else []
+    return bool(values) and all(DAY.fullmatch(value) for value in values)
 
 
 def _kind(pa: Any, kind: Any) -> str:
@@ -173,17 +212,27 @@ def _is_class(pa: Any, kind: Any, values: set[Any]) -> bool:
     return True
 
 
-def _identifies(pa: Any, source: Source, column: str) -> bool:
-    kind = source.schema.field(column).type
-    if not (pa.types.is_integer(kind) or _kind(pa, kind) == "word"):
-        return False
-    values = _sample(source, column)
-    return None not in values and len(set(values)) == len(values)
+def _all_different(pa: Any, source: Source, names: list[str]) -> list[str]:
+    """Return the columns of whole numbers and of words in which every row looked at has a value of its own."""
+    kinds = {name: source.schema.field(name).type for name in names}
+    seen: dict[str, set[Any]] = {n: set() for n, k in kinds.items() if pa.types.is_integer(k) or _kind(pa, k) == "word"}
+    rows = 0
+    for batch in source.batches(list(seen)) if seen else ():
+        rows += batch.num_rows
+        for name in list(seen):
+            seen[name].update(batch.column(name).to_pylist())
+            if None in seen[name] or len(seen[name]) < rows:
+                del seen[name]
+        if not seen or rows >= SAMPLE:
+            break
+    return list(seen)
 
 
 def _period(span: dt.timedelta, rows: int) -> tuple[str, int]:
     """Return how long a period is, and about how many rows are in one."""
-    fit = [one for one in LENGTHS if span * 4 / 5 >= parse_duration(one) * MIN_PERIODS] or [LENGTHS[-1]]
+    fit = [one for one in (LONGER, *LENGTHS) if span * 4 / 5 >= parse_duration(one) * MIN_PERIODS] or [LENGTHS[-1]]
     # A period of few rows says little: the longest one that leaves enough others.
-    share = parse_duration(fit[0]) / span if span else 1.0
-    return fit[0], int(rows * min(share, 1.0))
+    found = [(one, int(rows * min(parse_duration(one) / span if span else 1.0, 1.0))) for one in fit]
+    if found[0][0] == LONGER and found[1][1] >= 2 * LEAST_ROWS:
+        return found[1]
+    return found[0]

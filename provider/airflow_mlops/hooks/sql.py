@@ -87,6 +87,13 @@ def _url_of(connection: Connection, conn_id: str) -> str:
     try:
         hook: Any = connection.get_hook()  # type: ignore[no-untyped-call]
     except Exception as error:
+        if connection.conn_type == "generic":
+            # What `airflow connections add --conn-type` makes, with a warning, of a type that nobody provides.
+            raise SpecError(
+                f"the connection {conn_id!r} has type 'generic', which Airflow gives to one whose own type no "
+                "installed provider knows: install that provider and make the connection again. SQLite needs none: "
+                "airflow connections add NAME --conn-uri 'sqlite://%2Fpath%2Fof%2Ffile.db'"
+            ) from None
         raise SpecError(
             f"no installed provider knows the type {connection.conn_type!r} of the connection {conn_id!r}; install "
             f"the one that does ({type(error).__name__})"

@@ -46,6 +46,10 @@ def test_connections_that_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WEB", "http://u:s3cret@example.com")
     with pytest.raises(SpecError, match="type 'http'"):
         _ = SqlHook("web").url
+    # What Airflow's command line makes of a type that no installed provider has.
+    monkeypatch.setenv("AIRFLOW_CONN_FILE", '{"conn_type": "generic", "host": "/srv/shop.db"}')
+    with pytest.raises(SpecError, match="that provider and make the connection again"):
+        _ = SqlHook("file").url
     monkeypatch.setenv("AIRFLOW_CONN_ODD", "oddbase://u:s3cret@example.com")
     with pytest.raises(SpecError, match="no installed provider knows the type 'oddbase'") as caught:
         _ = SqlHook("odd").url

@@ -29,6 +29,9 @@ NULL_TOKENS = (
 #: Bytes that are parsed at a time; a single row must fit.
 BLOCK = 4 << 20
 
+#: What else people separate values by.
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
 
 def _candidates() -> dict[str, Any]:
     """Return the types that are tried, the first that holds everywhere wins; what fits none is text."""
@@ -171,11 +174,32 @@ def header(path: str, lone: bool = True) -> list[str]:
             raise CorruptDataError(
                 f"{path} does not begin with a line of column names in UTF-8: save it as UTF-8", path=path
             ) from error
+    check_separator(path, names)
     if not names and not lone:
         raise CorruptDataError(f"{path} is empty: it has no line of column names", path=path)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(names)]
     check_names(names, path)
     return names
+
+
+def check_separator(path: str, names: list[str]) -> None:
+    """Refuse a file whose only column name is a whole line of names that something else than a comma separates.
+
+    It is not read by guessing: who separates by semicolons often writes 1,5 for 1.5, which would become text.
+
+    :raises CorruptDataError: saying how it is separated, and how it becomes one that is read.
+    """
+    if len(names) != 1:
+        return
+    found = max(SEPARATORS, key=names[0].count)
+    if count := names[0].count(found):
+        decimal = ', decimal=","' if found == ";" else ""
+        raise CorruptDataError(
+            f"the first line of {path} has {count + 1} names separated by {SEPARATORS[found]}, and a CSV file is one "
+            f"separated by commas; turn it into one, or into Parquet: pandas.read_csv(..., sep={found!r}{decimal})"
+            ".to_parquet(...)",
+            path=path,
+        )
 
 
 def _text(path: str, names: list[str]) -> Iterator[Any]:

@@ -184,7 +184,8 @@ def format_of(path: str) -> str:
         if file.read(4) == b"PAR1":
             return "parquet"
     raise UnsupportedError(
-        f"{path}: the name does not tell the format; it must end in {', '.join(FORMATS)} (text also with .gz)"
+        f"{path}: the name does not tell the format; it must end in {', '.join(FORMATS)} (text also with .gz); "
+        "other formats, such as Excel or text separated by tabs, become one of these with pandas' to_parquet"
     )
 
 

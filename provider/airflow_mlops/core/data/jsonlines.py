@@ -72,7 +72,9 @@ def _blocks(path: str) -> Iterator[bytes]:
                 block = block.removeprefix(b"\xef\xbb\xbf")
                 if block.lstrip()[:1] == b"[":
                     raise CorruptDataError(
-                        f"{path} holds one JSON array; JSON lines have one object on each line", path=path
+                        f"{path} holds one JSON array; JSON lines have one object on each line: "
+                        "pandas.read_json(...).to_json(..., orient='records', lines=True)",
+                        path=path,
                     )
                 first = False
             if block.strip():

@@ -238,7 +238,7 @@ def check_columns(asked: list[str], known: list[str], where: str) -> None:
         if name not in known:
             listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
             raise MissingColumnError(
-                f"there is no column {name!r} in {where}{did_you_mean(str(name), known)} Columns: {listed}",
+                f"there is no column {name!r} in {where}{did_you_mean(str(name), known) or '.'} Columns: {listed}",
                 column=name,
             )
 

@@ -36,9 +36,15 @@ class Span:
             raise SpecError(f"the role 'time' names one column, got {column!r}")
         self.type = schema.field(column).type
         if not (pa.types.is_timestamp(self.type) or pa.types.is_date32(self.type) or pa.types.is_null(self.type)):
+            cure = "turn it into one in the source, such as by pandas.to_datetime(..., unit='s')"
+            if pa.types.is_string(self.type) or pa.types.is_large_string(self.type):
+                cure = (
+                    f"give schema={{{column!r}: 'timestamp'}} if its text is like '2026-01-31 10:00:00', else turn it "
+                    "into that in the source, such as by pandas.to_datetime(..., format='%d.%m.%Y %H:%M')"
+                )
             raise SpecError(
                 f"the role 'time' names the column {column!r}, which is {self.type}; it must be a timestamp or a date: "
-                f"give schema={{{column!r}: 'timestamp'}} if that is how its text is to be read",
+                f"{cure}",
                 column=column,
                 type=str(self.type),
             )

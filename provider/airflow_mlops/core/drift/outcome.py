@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -100,7 +101,9 @@ class Drift:
         if self.learning is not None:
             return f"{self.name} is kept to learn from: {self.learning}."
         if self.share is None:
+            why = Counter(one.skipped for one in self.verdicts if one.skipped is not None and not one.broken)
             told = f"None of the columns of {self.name} could be compared with {self.against}"
+            told += f": {why.most_common(1)[0][0]}" if why else ""
         elif not self.drifted:
             told = f"{self.name} is like {self.against}: none of {len(self.compared)} columns has drifted"
         else:

@@ -346,6 +346,13 @@ def _compare(ledger: Ledger, entries: list[Entry], move: Move, stood: int | None
             expected=expected,
             found=now,
         )
+    if now == move.version:
+        raise ConflictError(
+            f"{move.alias!r} of {ledger.model!r} is {_name(now)} already{since}: there is nothing to do",
+            model=ledger.model,
+            expected=expected,
+            found=now,
+        )
     raise ConflictError(
         f"{move.alias!r} of {ledger.model!r} is {_name(now)} now{since}, and {_name(expected)} is what "
         f"{why}. Test the model against the present one, and promote again",

@@ -101,7 +101,7 @@ def check_hyperparameters(trainer: Trainer, given: dict[str, Any]) -> dict[str, 
         if name in EXTRAS:
             raise SpecError(f"{name!r} is no hyperparameter: the step passes it to the trainer itself")
         if not trainer.takes_any:
-            near = did_you_mean(name, known)
+            near = did_you_mean(name, known) or "."
             takes = ", ".join(known) or "none"
             raise SpecError(
                 f"the trainer {trainer.name} has no hyperparameter {name!r}{near} It takes: {takes}",

@@ -185,12 +185,15 @@ def compute(
     :param where: which rows these are, for the log.
     """
     found: dict[str, float | None] = {}
+    reasons: dict[str, list[str]] = {}
     for name in names:
         value, reason = compute_one(name, y_true, prediction, sample_weight)
         key = metric(name).name
         found[key] = value
         if reason:
-            (logger or log).warning("%s%s cannot be computed: %s", key, f" on {where}" if where else "", reason)
+            reasons.setdefault(reason, []).append(key)
+    for reason, keys in reasons.items():  # what five metrics have in common is said once
+        (logger or log).warning("%s%s cannot be computed: %s", ", ".join(keys), f" on {where}" if where else "", reason)
     return found
 
 
@@ -248,11 +251,11 @@ def _value(wanted: Metric, task: Task, truth: Any, prediction: Predictions, weig
     unknown = set(_distinct(truth)) - set(_distinct(classes))
     if wanted.needs == "probability":
         if unknown:
-            raise _NoValueError(f"{len(unknown)} classes among these rows are unknown to the model")
+            raise _NoValueError(_unknown(len(unknown)))
         return _of_probabilities(wanted, function, task, truth, prediction, options)
     if task == "binary" and not options.get("average") and wanted.task == _BINARY:
         if unknown:
-            raise _NoValueError(f"{len(unknown)} classes among these rows are unknown to the model")
+            raise _NoValueError(_unknown(len(unknown)))
         positive = classes[-1]
         options["zero_division"] = math.nan
         return float(function(truth == positive, prediction.labels == positive, **options))
@@ -337,3 +340,8 @@ def _has_nan(values: np.ndarray[Any, Any] | None) -> bool:
     if values is None or values.dtype.kind not in "fc":
         return False
     return not bool(np.isfinite(values).all())
+
+
+def _unknown(count: int) -> str:
+    classes = "a class among these rows is" if count == 1 else f"{count} classes among these rows are"
+    return f"{classes} unknown to the model: no row that it was trained on has it; there may be too few of it to split"

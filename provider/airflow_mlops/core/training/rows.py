@@ -125,11 +125,29 @@ def read(
         f"{len(found.test):,}",
         f"{found.left_out:,}",
     )
+    if split["by"] == "random":
+        _tell_of_shared_keys(frame, found, ref, log)
     train = part_of(frame.iloc[found.train].reset_index(drop=True), ref, target, nullable=nullable)
     _check_target(train.y, ref.name)
     test = part_of(frame.iloc[found.test].reset_index(drop=True), ref, target, nullable=nullable)
     kept = _store_test_rows(store, ref, table, found)
     return Rows(train, test, found, unlabelled, contradicting, kept)
+
+
+def _tell_of_shared_keys(frame: pandas.DataFrame, found: Split, ref: DatasetRef, log: logging.Logger) -> None:
+    """Warn of test rows whose key trains as well: what is learnt by heart would look like skill."""
+    keys = role_columns(ref.roles, "key")
+    if not keys or not frame.duplicated(keys).any():
+        return
+    tested, trained = (frame.iloc[side].set_index(keys).index for side in (found.test, found.train))
+    if shared := int(tested.isin(trained).sum()):
+        log.warning(
+            "%s of %s test rows have a key that trains as well, so the metrics flatter: if they are copies, take them "
+            "out; if a key has several rows, give the dataset the role group=%r, and split by it",
+            f"{shared:,}",
+            f"{len(tested):,}",
+            keys[0],
+        )
 
 
 def _agreeing(frame: pandas.DataFrame, ref: DatasetRef, target: str) -> np.ndarray[Any, Any]:

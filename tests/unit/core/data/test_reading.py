@@ -353,6 +353,21 @@ def test_a_csv_row_with_too_few_fields_is_named_without_its_values(tmp_path: Pat
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a;b;c\n1;2;3\n", r"3 names separated by semicolons.*sep=';', decimal=\",\"\)"),
+        ("a;b\n1,5;2,5\n", "2 names separated by semicolons"),
+        ("a\tb\n1\t2\n", r"2 names separated by tabs.*sep='\\t'\)"),
+        ("a|b|c\n", "3 names separated by bars"),
+    ],
+)
+def test_another_separator_is_named_with_the_cure(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CorruptDataError, match=message):
+        _ = csv(tmp_path, text).schema
+    assert csv(tmp_path, "a\n1\n").schema.names == ["a"], "one column is no fault"
+
+
 def test_a_csv_value_that_is_not_of_the_given_type_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a\n1\nsecret\n")
     with pytest.raises(CorruptDataError, match=r"column 'a' has values that are not int64") as error:

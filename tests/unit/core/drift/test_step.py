@@ -144,6 +144,11 @@ def test_one_row_is_not_drift(bench: Bench) -> None:
     report, details = bench.run({"a": np.arange(2000.0)}, {"a": [5000.0]})
     assert (report["passed"], report["severity"]) == (True, "warning")
     assert "too few" in column(details, "a")["skipped"]
+    assert "could be compared with" in report["summary"]
+    assert "1 values in the current data are too few to tell (min_rows=30)" in report["summary"], "it says why"
+    page = bench.context.store.get_bytes(str(bench.context.store.key_of(report["report_uri"]))).decode()
+    assert "Cannot tell" in page
+    assert "No drift" not in page
 
 
 def test_missing_values_are_a_finding_of_their_own(bench: Bench) -> None:

@@ -93,6 +93,15 @@ def test_a_champion_other_than_expected_is_a_conflict_that_names_both(promote, v
     assert registered.alias("champion") == 1
 
 
+def test_what_serves_already_is_said_to_and_no_new_entry_is_made(promote, versions, registered, report):
+    evidence = report(versions[0], against={"version": None})
+    promote(versions[0], key="first", evidence=evidence)
+
+    with pytest.raises(ConflictError, match=r"is version 1 already since entry 1 .*: there is nothing to do"):
+        promote(versions[0], key="second", evidence=evidence)
+    assert registered.alias("champion") == 1
+
+
 def test_the_expected_champion_is_the_one_that_the_evidence_was_measured_against(promote, versions, report):
     promote(versions[0], key="first")
     against_1 = report(versions[1], against={"version": 1})

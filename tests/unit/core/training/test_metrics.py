@@ -80,7 +80,7 @@ class TestBinary:
         prediction = predict(LogisticRegression().fit(X, y), X)
         value, reason = compute_one("roc_auc", y.replace("yes", "maybe"), prediction)
         assert value is None
-        assert "unknown to the model" in reason
+        assert "a class among these rows is unknown to the model" in reason
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_predictions_that_are_no_numbers_are_no_metric(self, bad):
