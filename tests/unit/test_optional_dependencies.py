@@ -77,7 +77,7 @@ CASES: list[tuple[str, tuple[str, ...], dict[str, Any], str]] = [
         "great-expectations",
     ),
     ("detect_drift", ("pyarrow",), {"current": "{csv}", "reference": "{csv}"}, "pyarrow"),
-    ("train_model", ("mlflow",), {"dataset": "{csv}", "trainer": "json:dumps", "target": "b"}, "mlflow"),
+    ("train_model", ("mlflow",), {"dataset": "{csv}", "trainer": "json:dump", "target": "b"}, "mlflow"),
     (
         "evaluate_model",
         ("mlflow",),
