@@ -222,6 +222,24 @@ def test_a_period_has_rows_enough_for_drift_to_be_told(
     assert any("too few for drift to be told" in line for line in data.said()) == few
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/data/My Orders.csv", "my_orders"),
+        ("s3://lake/2013/flights-*.parquet", "flights"),
+        ("2013.csv", "model_2013"),
+        ("/x/calendar.csv", "calendar_model"),
+        ("test.csv", "test_model"),
+        ("class.csv", "class_model"),
+        ("airflow.parquet", "airflow_model"),
+    ],
+)
+def test_a_project_is_called_as_its_data_unless_something_else_is_imported_under_that(path: str, name: str) -> None:
+    from airflow_mlops.cli.skeleton import project_name
+
+    assert project_name(path) == name
+
+
 def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_path: Path) -> None:
     from airflow_mlops.cli.skeleton import look, write
     from airflow_mlops.core.errors import EmptyDataError, MissingColumnError, MissingSourceError, SpecError
@@ -234,6 +252,9 @@ def test_what_cannot_be_is_refused_and_nothing_written(airflow_test: Any, tmp_pa
         look(str(tmp_path / "absent.csv"), "b")
     with pytest.raises(SpecError, match="cannot be the name"):
         write(1, airflow_test.dags, look(str(file), "b"), "my-project")
+    for taken in ("calendar", "pandas"):
+        with pytest.raises(SpecError, match="is the name of a package"):
+            write(1, airflow_test.dags, look(str(file), "b"), taken)
     for text, message in (
         ("a,b\n1,0\n2,0\n", "'b' .* is the same in all rows that have one; a model needs two values or more"),
         ("a,b\n1,\n2,\n", "'b' .* has no value in any row"),

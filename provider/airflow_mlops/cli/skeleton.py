@@ -8,7 +8,10 @@ import json
 import keyword
 import re
 import shutil
+import sys
+import sysconfig
 from importlib import resources
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,8 @@ def write(level: int, folder: Path, data: Data, project: str, place: Place | Non
     """
     if not project.isidentifier() or keyword.iskeyword(project):
         raise SpecError(f"{project!r} cannot be the name of a Python package; give another one by --name")
+    if is_taken(project):
+        raise SpecError(f"{project!r} is the name of a package of Python's or an installed one; give another by --name")
     values = _values(project, data, place or Place())
     dags = {folder / f"{project}_level_{one}.py": f"dag_level_{one}.py.jinja" for one in range(1, level + 1)}
     sources = {
@@ -192,7 +197,15 @@ def _listed(names: list[str]) -> str:
 def project_name(path: str) -> str:
     """Return a name for a project from its file's."""
     stem = re.sub(r"\W+", "_", Path(path.rstrip("/")).stem.replace("*", "")).strip("_").lower()
-    return stem if stem and not stem[0].isdigit() else f"model_{stem}".rstrip("_")
+    name = stem if stem and not stem[0].isdigit() else f"model_{stem}".rstrip("_")
+    return f"{name}_model" if is_taken(name) or keyword.iskeyword(name) else name
+
+
+def is_taken(name: str) -> bool:
+    """Return whether a package of that name would never be imported: Python's own and installed ones come first."""
+    installed = list({sysconfig.get_path(one) for one in ("purelib", "platlib")})
+    # Python's own tests are not among the names that it lists.
+    return name in (*sys.stdlib_module_names, "test") or PathFinder.find_spec(name, installed) is not None
 
 
 def _values(project: str, data: Data, place: Place) -> dict[str, Any]:

@@ -95,11 +95,7 @@ def identity(ref: ModelRef) -> str:
 
 def recorded(context: StepContext, ref: ModelRef) -> dict[str, Any] | None:
     """Return the store's record of a model, ``{"ref", "manifest"}``, or None."""
-    try:
-        found: dict[str, Any] = context.store.get_json(record_key(identity(ref)))
-    except NotFoundError:
-        return None
-    return found
+    return context.store.find_json(record_key(identity(ref)))
 
 
 def resolve(context: StepContext, model: Any) -> ModelRef:

@@ -186,6 +186,12 @@ class Store(ABC):
         except ValueError as error:
             raise IntegrityError(f"{self.uri_of(key)} is not JSON; it was altered outside the provider") from error
 
+    def find_json(self, key: str) -> dict[str, Any] | None:
+        """Return a JSON object's dict, or None if there is no such object."""
+        with suppress(NotFoundError):
+            return dict(self.get_json(key))
+        return None
+
     def uri_of(self, key: str) -> str:
         """Return the URI of an object."""
         return f"{self.uri}/{check_key(key)}"

@@ -41,6 +41,7 @@ def test_json_keeps_huge_integers_and_text_that_utf_8_cannot_hold(store: Store) 
 
 
 def test_an_object_that_was_altered_into_no_json_is_an_integrity_error(store: Store) -> None:
+    assert store.find_json("x.json") is None
     store.put_bytes("x.json", b"{half")
     with pytest.raises(IntegrityError, match="altered outside"):
         store.get_json("x.json")

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.alerts.rules import MAX_NAMES, RANK, channel_of
-from airflow_mlops.core.errors import NotFoundError
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.store import Store, safe_name
 from airflow_mlops.core.vocabulary import SCHEMA, parse_instant, utc_now
@@ -203,11 +202,8 @@ def streams(store: Store, about: str | None = None) -> Iterator[Stream]:
         if len(parts) != 5 or parts[3] != "events" or tuple(parts[1:3]) in seen:
             continue
         seen.add(tuple(parts[1:3]))
-        try:
-            event = store.get_json(key)
-        except NotFoundError:
-            continue
-        if about is None or covers(about, event["about"]):
+        event = store.find_json(key)
+        if event and (about is None or covers(about, event["about"])):
             yield Stream(store, event["about"], event["topic"])
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
+from airflow_mlops.core.errors import EmptyDataError, SpecError
 from airflow_mlops.core.evaluation import prediction_log
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.faults import crash_point
@@ -199,11 +199,7 @@ class _Run:
 
     def state(self, window: dict[str, str]) -> dict[str, Any]:
         """Return what is on record of a window."""
-        try:
-            found: dict[str, Any] = self.context.store.get_json(self.key(window))
-        except NotFoundError:
-            return {}
-        return found
+        return self.context.store.find_json(self.key(window)) or {}
 
     def matured(self) -> list[dict[str, str]]:
         """Return the windows that this run settles: mature, and not settled yet or the run's own."""

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_mlops.core.errors import NotFoundError
 from airflow_mlops.core.faults import crash_point
 from airflow_mlops.core.store import Store, safe_name
 from airflow_mlops.core.vocabulary import SCHEMA, parse_instant, utc_now
@@ -52,12 +51,12 @@ class Readings:
         """Return the latest reading at or before an instant."""
         limit = _compact(boundary)
         keys = [key for key in self.keys() if _named(key) <= limit]
-        return self._get(keys[-1]) if keys else None
+        return self.store.find_json(keys[-1]) if keys else None
 
     def at(self, window: dict[str, str], collect: Callable[[], dict[str, Any]], key: str) -> dict[str, Any] | None:
         """Return the reading at a window's end, taken now if it is time; None if nobody has taken it then."""
         place = self._key(window["end"])
-        if (found := self._get(place)) is not None:
+        if (found := self.store.find_json(place)) is not None:
             return found
         start, end = parse_instant(window["start"]), parse_instant(window["end"])
         late = dt.datetime.now(dt.timezone.utc) - end
@@ -69,12 +68,12 @@ class Readings:
         """Return the latest reading before an instant."""
         limit = _compact(boundary)
         keys = [key for key in self.keys() if _named(key) < limit]
-        return self._get(keys[-1]) if keys else None
+        return self.store.find_json(keys[-1]) if keys else None
 
     def now(self, collect: Callable[[], dict[str, Any]], key: str) -> dict[str, Any]:
         """Return this task's own reading, taken now unless an earlier try took it."""
         keys = self.keys()
-        last = self._get(keys[-1]) if keys else None
+        last = self.store.find_json(keys[-1]) if keys else None
         if last is not None and key and last["key"] == key:
             return last
         return self.take(utc_now(), collect, key)
@@ -90,7 +89,7 @@ class Readings:
 
     def measured(self, window: dict[str, str]) -> dict[str, Any] | None:
         """Return what is on record of a window."""
-        return self._get(self._window(window))
+        return self.store.find_json(self._window(window))
 
     def keep(self, window: dict[str, str], value: dict[str, Any]) -> dict[str, Any]:
         """Put a window on record, and let go of the oldest readings."""
@@ -100,13 +99,6 @@ class Readings:
             self.store.delete(key)
         kept: dict[str, Any] = self.store.get_json(self._window(window))
         return kept
-
-    def _get(self, key: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self.store.get_json(key)
-        except NotFoundError:
-            return None
-        return found
 
     def _key(self, boundary: str) -> str:
         return f"{self.folder}/readings/{_compact(boundary)}.json"

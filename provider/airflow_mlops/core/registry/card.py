@@ -104,10 +104,7 @@ def about_of(context: StepContext, name: str, about: Any) -> dict[str, Any]:
     if said:
         context.store.put_json(key, said)
         return said
-    try:
-        return dict(context.store.get_json(key))
-    except NotFoundError:
-        return {}
+    return context.store.find_json(key) or {}
 
 
 def facts(context: StepContext, name: str, version: int, about: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import ConflictError, IntegrityError, NotFoundError
+from airflow_mlops.core.errors import ConflictError, IntegrityError
 from airflow_mlops.core.store import Store, safe_name
 from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.core.vocabulary import SCHEMA, LedgerEntry, utc_now
@@ -151,7 +151,7 @@ class Ledger:
     def read(self, seq: int) -> Entry:
         """Return one entry as it stands now."""
         # The outcome first: an entry that is read as open may be done by now, never the other way round.
-        outcome = self._get(seq, "outcome")
+        outcome = self.store.find_json(self._key(seq, "outcome"))
         return Entry(seq=seq, intent=self.store.get_json(self._key(seq, "intent")), outcome=outcome)
 
     def begin(self, seq: int, intent: dict[str, Any]) -> bool:
@@ -196,20 +196,9 @@ class Ledger:
     def _key(self, seq: int, kind: str) -> str:
         return f"{self.folder}/{seq:08d}.{kind}.json"
 
-    def _get(self, seq: int, kind: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self.store.get_json(self._key(seq, kind))
-        except NotFoundError:
-            return None
-        return found
-
     def binding(self) -> dict[str, Any] | None:
         """Return ``{"id", "model", "registry"}``, or None for a ledger that was never used."""
-        try:
-            found: dict[str, Any] = self.store.get_json(f"{self.folder}/binding.json")
-        except NotFoundError:
-            return None
-        return found
+        return self.store.find_json(f"{self.folder}/binding.json")
 
     def bind(self, registered: RegisteredModel, *, begin: bool = True) -> None:
         """Tie the ledger and the registered model to each other on first use, and check that they are ever after.

@@ -263,8 +263,4 @@ def version_key(name: str, version: int) -> str:
 
 def version_record(context: StepContext, name: str, version: int) -> dict[str, Any] | None:
     """Return what the store keeps of a version: ``{"ref", "manifest", "evidence", "run", "key"}``, or None."""
-    try:
-        found: dict[str, Any] = context.store.get_json(version_key(name, version))
-    except NotFoundError:
-        return None
-    return found
+    return context.store.find_json(version_key(name, version))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import CannotReachError, NotFoundError, SpecError, did_you_mean
+from airflow_mlops.core.errors import CannotReachError, SpecError, did_you_mean
 from airflow_mlops.core.serving.state import ServerState
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import SCHEMA, utc_now
@@ -119,11 +119,7 @@ def beat(store: Store, url: str, gateway: str = "") -> None:
 
 def heartbeat(store: Store) -> dict[str, Any] | None:
     """Return what the process that carries out deployments said last, or None."""
-    try:
-        found: dict[str, Any] = store.get_json(HEARTBEAT)
-    except NotFoundError:
-        return None
-    return found
+    return store.find_json(HEARTBEAT)
 
 
 def alive(store: Store) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airflow_mlops.core.errors import NotFoundError, SpecError
+from airflow_mlops.core.errors import SpecError
 from airflow_mlops.core.registry.ledger import lease_seconds
 from airflow_mlops.core.store import Store
 from airflow_mlops.core.vocabulary import SCHEMA, utc_now
@@ -139,13 +139,14 @@ class ServerState:
         if seq in self._settled:
             return self._settled[seq]
         # The outcome first: one that is read as open may be done by now, never the other way round.
-        outcome = self._get(seq, "outcome")
-        intent, progress = self.store.get_json(self._key(seq, "intent")), self._get(seq, "progress") or {}
+        outcome = self.store.find_json(self._key(seq, "outcome"))
+        intent: dict[str, Any] = self.store.get_json(self._key(seq, "intent"))
+        progress = self.store.find_json(self._key(seq, "progress")) or {}
         if outcome is not None:
             withdrawn = outcome["reason"] if outcome.get("withdrawn") else None
             self._settled[seq] = Deployment(seq, intent, progress, outcome, withdrawn)
             return self._settled[seq]
-        withdrawal = self._get(seq, "withdrawal")
+        withdrawal = self.store.find_json(self._key(seq, "withdrawal"))
         return Deployment(seq, intent, progress, None, withdrawal["reason"] if withdrawal else None)
 
     def open(self) -> Deployment | None:
@@ -210,13 +211,6 @@ class ServerState:
 
     def _key(self, seq: int, kind: str) -> str:
         return f"{self.folder}/{seq:08d}.{kind}.json"
-
-    def _get(self, seq: int, kind: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self.store.get_json(self._key(seq, kind))
-        except NotFoundError:
-            return None
-        return found
 
 
 def servers(store: Store) -> list[str]:

@@ -62,7 +62,7 @@ class TrainingRun:
                 order_by=["attributes.start_time DESC"],
                 max_results=50,
             )
-        drafts = {run.info.run_id: self._draft(run.info.run_id) for run in runs}
+        drafts = {run.info.run_id: self.context.store.find_json(draft_key(run.info.run_id)) for run in runs}
         # A trainer that logs to MLflow itself may have ended the run before us.
         unfinished = [r for r in runs if r.info.status != "FINISHED" or drafts[r.info.run_id] is None]
         if unfinished:
@@ -76,19 +76,12 @@ class TrainingRun:
 
     def _finish_draft(self) -> dict[str, Any] | None:
         """Return the result of a try that died when its model was already ready in MLflow."""
-        draft = self._draft(self.run_id)
+        draft = self.context.store.find_json(draft_key(self.run_id))
         if draft is None or not self._is_there(draft):
             return None
         self.context.log.info("Resuming MLflow run %s: its model is complete, only the record is missing", self.run_id)
         self.close(ModelRef.from_dict(draft["ref"]), draft["manifest"])
         return {**draft["ref"], "experiment_id": self.experiment_id, "reused": False}
-
-    def _draft(self, run_id: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = self.context.store.get_json(draft_key(run_id))
-        except NotFoundError:
-            return None
-        return found
 
     def _is_there(self, draft: dict[str, Any]) -> bool:
         model_id = draft["ref"].get("model_id")
