@@ -1,9 +1,9 @@
 """### MLOps level 4: monitoring drives retraining, testing and release
 
-Every verdict of level 3 starts a run, and so does a schedule. A policy decides, and says why in one sentence. Then a
-challenger is trained on all rows whose labels have come, and released if it is better than the champion, beyond chance,
-on days that neither has seen. If not, it is kept with the reason, and nothing moves. A release is on probation: where
-the version before is shown to be better on what came since, it goes back by itself.
+Every verdict of level 3 starts a run, and so do new data and a schedule. A policy decides, and says why in one
+sentence. Then a challenger is trained on all rows whose labels have come, and released if it is better than the
+champion, beyond chance, on days that neither has seen. If not, it is kept with the reason, and nothing moves. A release
+is on probation: where the version before is shown to be better on what came since, it goes back by itself.
 
 * The present of a run is what its events speak of, so months can be replayed. By hand: with a `clock`, and `force`.
 * Triggers that come together are counted once each, and runs take turns. A task that is cleared finds what it did.
@@ -32,7 +32,7 @@ from airflow_mlops.operators.retraining import DecideRetrainingOperator
 from airflow_mlops.operators.serving import DeployModelOperator
 from airflow_mlops.operators.training import TrainModelOperator
 
-DRIFT, PERFORMANCE = Asset("flights_drift"), Asset("flights_performance")
+DRIFT, PERFORMANCE, LANDED = Asset("flights_drift"), Asset("flights_performance"), Asset("flights_landed")
 MONTHLY = CronTriggerTimetable("0 12 2 * *", timezone="UTC")
 FOLDER = os.path.join(os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow")), "flights")
 SERVER, CANARY = os.environ.get("MLOPS_SERVER"), json.loads(os.environ.get("MLOPS_CANARY", "{}"))
@@ -45,6 +45,7 @@ NOW, REASON = "{{ ti.xcom_pull('clock') }}", "{{ ti.xcom_pull('decide')['reason'
 POLICY = {
     "performance": {"metric": "roc_auc", "drop": 0.03, "windows": [2, 3]},
     "drift": {"share": 0.5, "windows": [3, 3]},  # by itself it warns
+    "new_rows": 100_000,
     "max_age": "90d",
     "cooldown": "45d",
     "budget": {"runs": 5, "per": "300d"},
@@ -53,7 +54,7 @@ POLICY = {
 
 with DAG(
     dag_id="mlops_level_4",
-    schedule=AssetOrTimeSchedule(timetable=MONTHLY, assets=DRIFT | PERFORMANCE),
+    schedule=AssetOrTimeSchedule(timetable=MONTHLY, assets=DRIFT | PERFORMANCE | LANDED),
     start_date=dt.datetime(2013, 5, 1, tzinfo=dt.timezone.utc),
     catchup=False,
     max_active_runs=1,
@@ -72,9 +73,8 @@ with DAG(
     tags=["mlops", "level-4"],
 ) as level_4:
 
-    @task
+    @task(doc_md="The present: of the parameters, else of the events, else of the schedule.")
     def clock(**context) -> str:
-        """Return the present: of the parameters, else of the events, else of the schedule."""
         from airflow_mlops.operators.window import clock_of
 
         now = clock_of(context, context["params"]["clock"])
@@ -115,7 +115,7 @@ with DAG(
         policy="{{ params.policy }}",
         force="{{ params.force }}",
         clock=present,
-        inlets=[DRIFT, PERFORMANCE],  # an event may come too late for the run that it would have started
+        inlets=[DRIFT, PERFORMANCE, LANDED],  # an event may come too late for the run that it would have started
     )
 
     with TaskGroup("data", tooltip="One immutable, validated version of all rows whose labels have come"):
@@ -162,7 +162,7 @@ with DAG(
             task_id="promote",
             model=register.output,
             evidence="{{ ti.xcom_pull(['model.test', 'release.canary']) | select | list }}",
-            clock=NOW,
+            clock="{{ ti.xcom_pull('decide')['clock'] }}",
             fail_on="never",
             trigger_rule="none_failed_min_one_success",  # it says why it refuses what has lost, too
         )

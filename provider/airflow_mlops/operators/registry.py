@@ -241,7 +241,8 @@ class RollbackModelOperator(MlopsOperator):
     fails with "superseded by entry n" and moves nothing.
 
     With ``evidence`` it is the second half of a probation: it goes back only where a test of the kind ``previous`` has
-    shown that the version before is better, to that version, with the report in the ledger. Otherwise, also where
+    shown that the version before is better, or answers where this one does not, to that version, with the report in the
+    ledger. Otherwise, also where
     another release serves by now, the task returns ``{"kind": "no_rollback", "reason", ...}`` and is skipped.
 
     :param model_name: name in the registry. (templated)

@@ -46,7 +46,7 @@ def clock_of(context: Context, given: Any = None) -> str:
     In this order: the argument; the latest instant that the events which triggered the run speak of (``as_of``, else
     the end of their window); the end of the data interval, or the logical date; the worker's clock. Where months are
     replayed, an event's own present is theirs, while an asset-triggered run has no date but that of today. An event
-    that speaks of the future, because its window is not over or its sender's clock is wrong, makes it now.
+    that speaks of the future, because its window is not over or its sender's clock is wrong, says nothing of it.
 
     :param given: an instant that somebody asked for; None or empty: none.
     :raises SpecError: if that is none.
@@ -55,12 +55,11 @@ def clock_of(context: Context, given: Any = None) -> str:
     if found is None:
         told = [instant for extra in _extras(context) if (instant := _told_at(extra))]
         scheduled = context.get("data_interval_end") or context.get("logical_date")
-        found = parse_instant(scheduled or utc_now())
-        if told:
-            found, now = max(told), parse_instant(utc_now())
-            if found > now:
-                log.warning("an event of this run speaks of %s, which lies ahead: the present is now", found)
-                found = now
+        now = parse_instant(utc_now())
+        for one in told:
+            if one > now:
+                log.warning("an event of this run speaks of %s, which lies ahead: it says nothing of the present", one)
+        found = max((one for one in told if one <= now), default=parse_instant(scheduled or now))
     return found.astimezone(dt.timezone.utc).isoformat()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import MlopsError
+from airflow_mlops.core.evaluation import answers
 from airflow_mlops.core.evaluation import backtest as backtests
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge
 from airflow_mlops.core.evaluation.loading import fetch
@@ -108,10 +109,13 @@ def previous_test(evidence: Evidence, spec: dict[str, Any]) -> list[Outcome]:
     if rival.settled or release is None or release.since is None or release.known is None:
         return [outcome(spec, True, f"{rival.settled}: nothing is compared", **said)]
     since = f"since it was promoted on {release.since.date()}, with labels known before {release.known.date()}"
-    if not evidence.rows.count:
-        return [outcome(spec, True, f"No row {since}: nothing can be said of version {release.version} yet", **said)]
     if rival.same:
         return [outcome(spec, True, f"It is the same model as version {rival.ref.version}: equal digests", **said)]
+    silent = answers.silence(evidence, rival)
+    if silent is not None:
+        return [outcome(spec, *silent, threshold="answers where the version before does")]
+    if not evidence.rows.count:
+        return [outcome(spec, True, f"No row {since}: nothing can be said of version {release.version} yet", **said)]
     unclear = rival.problem or rival.unclear or _unclear(evidence, rival, spec)
     if unclear:
         return [outcome(spec, True, f"Cannot tell against version {rival.ref.version}: {unclear}", **said)]

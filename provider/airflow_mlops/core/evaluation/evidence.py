@@ -99,6 +99,7 @@ class Evidence:
     :param rows: the rows that the model is judged on, with what was left out.
     :param scratch: a local folder for files.
     :param release: of a version on probation: since when it serves.
+    :param newest: of a version on probation: its newest rows, labelled or not.
     :param logged_metrics: those that the model's run has in MLflow.
     :param backtest: the origins at which the recipes were fitted anew; None: the models themselves are judged.
     """
@@ -118,6 +119,7 @@ class Evidence:
     #: Other versions that tests compare with, by the name of the test.
     rivals: dict[str, Champion] = field(default_factory=dict)
     release: Release | None = None
+    newest: pandas.DataFrame | None = None
     show_values: bool = False
     specs: list[dict[str, Any]] = field(default_factory=list)
     infrastructure: dict[str, Any] = field(default_factory=dict)
@@ -198,7 +200,7 @@ def take(judged: Judged, predictions: Predictions, truth: Any) -> None:
 
     :param truth: the target of the same rows.
     """
-    judged.bad_predictions = _not_finite(predictions)
+    judged.bad_predictions = not_finite(predictions)
     judged.predictions = predictions if judged.bad_predictions else _with_classes(truth, predictions)
 
 
@@ -210,7 +212,7 @@ def _with_classes(truth: Any, predictions: Predictions) -> Predictions:
         return replace(predictions)
 
 
-def _not_finite(predictions: Predictions) -> int:
+def not_finite(predictions: Predictions) -> int:
     """Return the number of rows whose prediction holds a null, NaN or infinity."""
     import numpy as np
     import pandas

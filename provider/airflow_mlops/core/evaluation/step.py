@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core import models
 from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SpecError
+from airflow_mlops.core.evaluation import answers, inputs, prediction_log, probation, rivals
 from airflow_mlops.core.evaluation import backtest as backtests
 from airflow_mlops.core.evaluation import champion as champions
-from airflow_mlops.core.evaluation import inputs, prediction_log, probation, rivals
 from airflow_mlops.core.evaluation.evidence import Champion, Evidence, Judged, judge, take
 from airflow_mlops.core.evaluation.kinds import KINDS
 from airflow_mlops.core.evaluation.loading import ModelCopy, NoModel, fetch
@@ -120,14 +120,17 @@ def evaluate_model(
             times = probation.times(context, copy.ref, specs or [], champion or str(model), clock, data.roles)
             evidence = _evidence(context, copy, data, frame, wanted, scratch, seen=options is not None, times=times)
             evidence.champion, evidence.release = rival, times.release
+            if times.release and not times.release.settled:
+                evidence.newest = answers.newest(frame, data.roles, times.release)
             evidence.rivals = rivals.others(context, specs or [], champion, times.release)
             evidence.hyperparameters, evidence.logged_metrics = _logged(context, ref)
             check_slices([str(column) for column in evidence.frame.columns], specs or [])
             if options is not None:
                 _backtest(evidence, options, trust, scratch)
-            elif evidence.rows.count and not times.settled:
-                truth = evidence.truth(evidence.challenger.rows)
-                judge(evidence.frame, truth, evidence.challenger, evidence.not_features)
+            elif not times.settled and (evidence.rows.count or evidence.newest is not None):
+                if evidence.rows.count:
+                    truth = evidence.truth(evidence.challenger.rows)
+                    judge(evidence.frame, truth, evidence.challenger, evidence.not_features)
                 champions.compare(evidence, rival, trust, scratch / "champion")
                 rivals.each(evidence, lambda one, where: champions.compare(evidence, one, trust, where), scratch)
         crash_point("evaluate.predicted")

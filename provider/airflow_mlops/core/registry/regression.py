@@ -67,13 +67,14 @@ def asked(context: StepContext, reports: list[dict[str, Any]], alias: str) -> Re
             reasons.append(_not_shown(details))
             continue
         proof = Proof(report, details)
+        said, who = str(shown[0]["message"]), f"Version {release['version']}"
+        worse = f"{who} did worse than version {release['previous']} on the same rows: {said}"
         return Regression(
             entry=int(release["entry"]),
             version=int(release["version"]),
             to_version=int(release["previous"]),
             clock=release.get("clock"),
-            reason=f"Version {release['version']} did worse than version {release['previous']} on the same rows: "
-            f"{shown[0]['message']}",
+            reason=said if said.startswith(f"{who} ") else worse,
             evidence=[proof.summary()],
         )
     return "; ".join(reasons)

@@ -34,8 +34,8 @@ def rollback_model(
     further back and never forth. The version that is left must still be there when the alias moves: a rollback does
     not undo a promotion that came in meanwhile.
 
-    With evidence it goes back only if a test of the kind ``previous`` showed that the version before is better, to that
-    version, and only while the release that was judged still serves.
+    With evidence it goes back only if a test of the kind ``previous`` showed that the version before is better, or
+    answers where this one does not, to that version, and only while the release that was judged still serves.
 
     :param model_name: name in the registry.
     :param alias: the alias to move.

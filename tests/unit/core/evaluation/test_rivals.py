@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,21 @@ class Noisy(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         return (self.predict_proba(X)[:, 1] > 0.5).astype("int64")
+
+
+class Silent(Noisy):
+    """A model that has no answer to long flights: it says NaN, or raises."""
+
+    def __init__(self, noise: float, raises: bool) -> None:
+        super().__init__(noise)
+        self.raises = raises
+
+    def predict_proba(self, X: Any) -> Any:
+        said, long = super().predict_proba(X), X["distance"].to_numpy() > 1.5
+        if self.raises and long.any():
+            raise ValueError("a flight is too long")
+        said[long] = np.nan
+        return said
 
 
 @pytest.fixture
@@ -210,6 +226,46 @@ def test_a_regression_in_its_probation_takes_a_version_back(context, release, wa
         assert "Challenger and champion" not in page, "what is on probation is the champion"
     assert ["How sure the difference is" in page for page in pages] == [True, False]
     assert ["tested on" in page for page in pages] == [True, False], "of what came back nothing was predicted"
+
+
+@pytest.fixture
+def silent(log_model: Any) -> Callable[[bool], Any]:
+    """Log a good model that has no answer to some rows."""
+    return lambda raises: log_model(model=Silent(GOOD, raises), example=False, keys=pd.DataFrame({"id": [-1]}))
+
+
+@pytest.mark.parametrize(
+    ("raises", "clock", "says"),
+    [
+        (
+            False,
+            "2013-06-20",
+            r"Version 2 does not answer: \d+ of 624 predictions are NaN, infinite or null; version 1,",
+        ),
+        (False, "2013-05-20", r"Version 2 does not answer: \d+ of its predictions of the 120 newest rows are NaN"),
+        (True, "2013-05-20", r"Version 2 does not answer: of the 120 newest rows, .*ValueError"),
+    ],
+    ids=["NaN", "NaN before there are labels", "raises before there are labels"],
+)
+def test_a_version_that_does_not_answer_goes_back_to_one_that_does(
+    release, silent, watch, rollback, raises, clock, says
+):
+    release(GOOD, "2013-03-01")
+    release(silent(raises), "2013-05-15")
+    entry = rollback(watch(clock))
+
+    assert (entry["action"], entry["version"], entry["previous_version"]) == ("rollback", 1, 2)
+    assert re.match(says, entry["reason"]), entry["reason"]
+    assert entry["reason"].endswith("version 1, which served before it, answers all of them")
+
+
+def test_where_neither_answers_nothing_goes_back(release, silent, watch, rollback):
+    release(silent(True), "2013-03-01")
+    release(silent(False), "2013-05-15")
+    answer = rollback(watch("2013-05-20"))
+
+    assert answer["kind"] == "no_rollback"
+    assert "Cannot tell against version 1: it does not answer either" in answer["reason"]
 
 
 @pytest.mark.parametrize(
