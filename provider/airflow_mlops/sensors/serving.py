@@ -34,7 +34,6 @@ class ModelServerSensor(LookingSensor):
 
     finds = "served"
     template_fields: Sequence[str] = ("server", "model", "server_conn_id")
-    ui_color = "#e8f1fa"
 
     def __init__(
         self,

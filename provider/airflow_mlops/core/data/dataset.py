@@ -7,9 +7,9 @@ content in :mod:`.content`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from airflow_mlops.core.errors import EmptyDataError, SourceChangedError, UnsupportedError
+from airflow_mlops.core.errors import EmptyDataError, NotFoundError, SourceChangedError, UnsupportedError
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.lifecycle import erasures, uses
 from airflow_mlops.core.store import Store
@@ -107,13 +107,30 @@ def _refuse_database(ref: DatasetRef) -> None:
         )
 
 
+def _opened(store: Store, ref: DatasetRef, key: str) -> IO[bytes]:
+    """Open a stored snapshot.
+
+    :raises NotFoundError: saying where it may have gone.
+    """
+    try:
+        return store.open_input(key)
+    except NotFoundError:
+        raise NotFoundError(
+            f"the snapshot {ref.name!r} ({ref.digest[:19]}) is not in the store {store.uri}: it was collected by "
+            "'airflow mlops gc' or removed by hand, or this is another store than the one that it was taken into. Use "
+            "that store, restore it from a backup, or take the snapshot again",
+            name=ref.name,
+            digest=ref.digest,
+        ) from None
+
+
 def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | None) -> Any:
     import pyarrow.parquet as pq
 
     from airflow_mlops.core.data.publishing import verify
     from airflow_mlops.core.data.reading import check_columns
 
-    with store.open_input(key) as file:
+    with _opened(store, ref, key) as file:
         verify(store, ref, file)
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             if columns is not None:
@@ -187,7 +204,7 @@ def _stored_batches(
     from airflow_mlops.core.data.publishing import verify
     from airflow_mlops.core.data.reading import check_columns
 
-    with store.open_input(key) as file:
+    with _opened(store, ref, key) as file:
         verify(store, ref, file)
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             whole = parquet.schema_arrow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ CANARY: dict[str, Any] = {
     "beta": 0.05,
     "timeout": "1h",
 }
+LEAST_MARGIN = 1e-6
 #: Seconds that a server may take from its start until it answers ``/ping``.
 START_SECONDS = 300.0
 
@@ -132,6 +134,8 @@ def _canary(canary: Any) -> dict[str, Any]:
         _share(found[key], f"canary's {key}", zero=True)
     for key in ("margin", "alpha", "beta"):
         _share(found[key], f"canary's {key}")
+    if found["margin"] < LEAST_MARGIN:
+        raise SpecError(f"canary's margin must be {LEAST_MARGIN:g} or more: no number of requests shows less")
     return {**found, "steps": list(steps)}
 
 
@@ -145,7 +149,8 @@ def _seconds(value: Any, name: str) -> float:
 
 
 def _positive(value: Any, name: str, *, zero: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or (value == 0 and not zero):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (value == 0 and not zero):
         raise SpecError(f"{name} must be a number {'of at least' if zero else 'above'} 0, got {value!r}")
 
 

@@ -158,7 +158,7 @@ def test_a_ref_cannot_be_pointed_at_other_data(store: LocalStore) -> None:
 def test_a_snapshot_that_is_gone_is_not_found(store: LocalStore) -> None:
     ref = write_table(store, TABLE, name="a")
     data_path(store, ref).unlink()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError, match=r"snapshot .a. .* is not in the store .*or take the snapshot again"):
         read_table(store, ref)
 
 
