@@ -44,7 +44,8 @@ def decide(args: argparse.Namespace) -> None:
         other = [row for row in rows if row["replay"] != "same"]
         if other:
             raise SystemExit(f"{len(other)} of {len(rows)} decisions come out otherwise")
-        note(f"{len(rows)} decisions come out as they are on record")
+        one = len(rows) == 1
+        note(f"{len(rows)} decision{'' if one else 's'} come{'s' if one else ''} out as on record")
 
 
 @command

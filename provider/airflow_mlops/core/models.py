@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError
+from airflow_mlops.core.errors import IntegrityError, NotFoundError, SpecError, did_you_mean
 from airflow_mlops.core.extras import require
 from airflow_mlops.core.store import safe_name
 from airflow_mlops.core.tracking import client, mlflow_errors
@@ -164,7 +164,7 @@ def _from_registry(context: StepContext, uri: str) -> ModelRef:
             name, _, number = target.rpartition("/")
             if not name or not number.isdigit():
                 raise SpecError(f"{uri!r} must be models:/name@alias, models:/name/version or models:/m-<id>")
-            version = mlflow_client.get_model_version(name, number)
+            version = _version(mlflow_client, name, number)
         return ModelRef(
             uri=f"models:/{name}/{version.version}",
             name=name,
@@ -172,6 +172,29 @@ def _from_registry(context: StepContext, uri: str) -> ModelRef:
             run_id=version.run_id or None,
             model_id=model_id_of(version),
         )
+
+
+def _version(mlflow_client: Any, name: str, number: str) -> Any:
+    """Return a version of a registered model.
+
+    :raises NotFoundError: naming the nearest model, or the versions that there are.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow_client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    quoted = name.replace("'", "''")
+    found = sorted(int(one.version) for one in mlflow_client.search_model_versions(f"name='{quoted}'", max_results=100))
+    if not found:
+        known = [one.name for one in mlflow_client.search_registered_models(max_results=100)]
+        raise NotFoundError(
+            f"there is no registered model {name!r} with a version{did_you_mean(name, known)}", model=name
+        )
+    listed = ", ".join(map(str, found[-10:]))
+    raise NotFoundError(f"{name!r} has no version {number}; it has {listed}", model=name, version=int(number))
 
 
 def model_id_of(version: Any) -> str | None:

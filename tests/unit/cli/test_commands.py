@@ -63,6 +63,13 @@ def test_every_output_shows_what_matters(airflow, versions, output):
         assert "champion" in printed
 
 
+def test_a_name_or_number_that_is_not_there_names_what_is(airflow, versions):
+    code, _ = airflow("promote", "chrn", "1")
+    assert code == "NotFoundError: there is no registered model 'chrn' with a version; did you mean 'churn'?"
+    code, _ = airflow("promote", "churn", "7")
+    assert code == "NotFoundError: 'churn' has no version 7; it has 1, 2"
+
+
 def test_the_user_of_the_machine_is_who_promoted(airflow, versions, monkeypatch):
     monkeypatch.setenv("LOGNAME", "bo")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,8 +94,24 @@ def calibrate(
         for window in range(reference, windows):
             begin = start + window * length.total_seconds()
             judged.append(judge_window(learned, _Part(data, time, begin, begin + length.total_seconds()).batches))
+        _check_judged(judged, length)
         costs.append(_cost(sensitivity, judged, length, k, n, cooldown))
     return costs
+
+
+def _check_judged(judged: list[dict[str, Finding]], length: dt.timedelta) -> None:
+    """Refuse to call quiet what could not be judged.
+
+    :raises SpecError: if no column of any window could be.
+    """
+    why = [finding.skipped for window in judged for finding in window.values()]
+    if any(reason is None for reason in why):
+        return
+    most = Counter(why).most_common(1)
+    reason = f" ({most[0][0]})" if most else ""
+    raise SpecError(
+        f"no column of any of {len(judged)} windows of {length.days} days could be judged{reason}: take longer windows"
+    )
 
 
 @dataclass(frozen=True)

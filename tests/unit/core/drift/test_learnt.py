@@ -142,6 +142,11 @@ def test_calibration_needs_something_to_judge(context: StepContext, tmp_path: Pa
     ref = resolve(context.store, str(tmp_path / "past.parquet"), roles=ROLES)
     with pytest.raises(SpecError, match="nothing is left to judge"):
         calibrate(open_dataset(context.store, ref), length=dt.timedelta(days=7), reference=8)
+    few = pd.DataFrame({"seen": pd.date_range("2024-01-01", periods=400, freq="D", tz="UTC"), "price": range(400)})
+    few.to_parquet(tmp_path / "few.parquet")
+    ref = resolve(context.store, str(tmp_path / "few.parquet"), roles={"time": "seen"})
+    with pytest.raises(SpecError, match=r"of any of \d+ windows of 7 days could be judged .*take longer windows"):
+        calibrate(open_dataset(context.store, ref), length=dt.timedelta(days=7), reference=16)
     ref = resolve(context.store, str(tmp_path / "past.parquet"))
     with pytest.raises(SpecError, match="time of each row"):
         calibrate(open_dataset(context.store, ref), length=dt.timedelta(days=7), reference=4)
