@@ -37,14 +37,25 @@ def note(
 ) -> None:
     """Put on a version's record and tags why it is refused, or that it is not any more.
 
-    :param reports: what says so; kept where the version came without any.
+    :param reports: what says so; kept beside what the version came with.
     """
     record = version_record(context, registered.name, number)
     if record is None or (why is None and not record.get("refused")):
         return
-    if record.get("refused") != why:
-        since = utc_now() if why else None
-        evidence = record.get("evidence") or (reports if why else [])
-        kept = {**record, "refused": why, "refused_at": since, "evidence": evidence}
+    evidence = _kept(record.get("evidence") or [], reports, why)
+    if record.get("refused") != why or evidence != record.get("evidence"):
+        since = (record.get("refused_at") if record.get("refused") == why else None) or utc_now()
+        kept = {**record, "refused": why, "refused_at": since if why else None, "evidence": evidence}
         context.store.put_json(version_key(registered.name, number), kept)
     registered.tag_version(number, {REFUSED_TAG: (why or "")[:TAG_LIMIT]})
+
+
+def _kept(before: list[dict[str, Any]], reports: list[dict[str, Any]], why: str | None) -> list[dict[str, Any]]:
+    """Return what stands as a version's evidence, by which a promotion that names none is held.
+
+    What refused it stays, such as the report of a canary that came after the test, until it is promoted all the same.
+    """
+    if why is None:
+        return [one for one in before if one.get("passed") is True]
+    known = {one.get("digest") for one in before}
+    return [*before, *(one for one in reports if one.get("digest") not in known)]

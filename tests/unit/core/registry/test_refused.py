@@ -107,6 +107,28 @@ def test_a_winner_over_a_champion_that_is_gone_is_refused_and_says_which_serves(
     assert registered.version(3).tags["mlops.refused"] == ""
 
 
+def test_what_stopped_a_release_after_its_test_stays_with_the_version(
+    as_task, mlflow_context, log_model, promote, versions, report, registered
+):
+    promote(versions[0])
+    ref = log_model(weights="4")
+    tested = report(ref, against={"version": 1})
+    won = register_model(as_task("register/4"), model=ref, model_name=NAME, evidence=[tested])
+    wrong = {"name": "canary", "message": "6 of 40 answers are not those of its own files"}
+    canary = report(ref, passed=False, kind="deployment", failures=[wrong])
+    said = "the deployment did not pass: canary: 6 of 40 answers are not those of its own files"
+
+    assert promote(won, key="promote/4", evidence=[tested, canary], refuse="return")["reason"] == said
+    row = overview.history(mlflow_context, NAME)[-1]
+    assert (row["action"], row["evidence"]) == ("refused", "model_test passed, deployment failed")
+    with pytest.raises(GateFailedError, match="the deployment report did not pass"):
+        promote(won, key="by hand")
+    assert registered.alias("champion") == 1
+    assert promote(won, key="by hand", evidence=[tested])["version"] == 4
+    record = json.loads(mlflow_context.store.get_bytes(f"versions/{NAME}/4.json"))
+    assert (record["refused"], [one["kind"] for one in record["evidence"]]) == (None, ["model_test"])
+
+
 def test_the_reason_of_the_version_is_that_of_its_promotion(as_task, log_model, promote, mlflow_context):
     ref = register_model(as_task("register"), model=log_model(), model_name=NAME, reason=WHY)
 
