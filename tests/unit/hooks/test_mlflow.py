@@ -6,6 +6,8 @@ import http.server
 import json
 import logging
 import os
+import runpy
+import shutil
 import socket
 import ssl
 import subprocess
@@ -273,8 +275,6 @@ def test_tls(certificate, extra, trusted):
 
 
 def test_the_embedded_back_end_answers(migrated_database, tmp_path, monkeypatch):
-    import shutil
-
     shutil.copy(migrated_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
@@ -342,3 +342,17 @@ def test_the_metadata_keeps_to_airflows_schema():
     whole = json.loads((importlib.resources.files("airflow") / "provider.yaml.schema.json").read_text())
     types = {**whole["properties"]["connection-types"], "definitions": whole.get("definitions", {})}
     jsonschema.validate(get_provider_info()["connection-types"], types)
+
+
+def test_a_task_of_ones_own_asks_whether_there_is_a_champion(migrated_database, tmp_path, monkeypatch):
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("AIRFLOW__MLOPS__HOME", str(tmp_path))
+    example = Path(__file__).parents[2] / "examples" / "first_champion.py"
+    served = runpy.run_path(str(example))["served"].function
+    assert not served("orders")
+    with MLflowHook().session() as mlflow:
+        mlflow.create_registered_model("orders")
+        mlflow.create_model_version("orders", source=(tmp_path / "artifacts").as_uri())
+        assert not served("orders")
+        mlflow.set_registered_model_alias("orders", "champion", "1")
+    assert served("orders")
