@@ -92,8 +92,6 @@ def read_table(store: Store, ref: DatasetRef, columns: list[str] | None = None) 
     _refuse_database(ref)
     ref = current(store, ref)
     if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
-        # A collection that is deleting it puts it back, or the next line but one finds it gone.
-        uses.keep(store, key)
         return _read_stored(store, ref, key, columns)
     return _read_in_place(ref, columns)
 
@@ -107,11 +105,13 @@ def _refuse_database(ref: DatasetRef) -> None:
         )
 
 
-def _opened(store: Store, ref: DatasetRef, key: str) -> IO[bytes]:
+def open_snapshot(store: Store, ref: DatasetRef, key: str) -> IO[bytes]:
     """Open a stored snapshot.
 
     :raises NotFoundError: saying where it may have gone.
     """
+    # A collection that is deleting it puts it back, or it is found gone here.
+    uses.keep(store, key)
     try:
         return store.open_input(key)
     except NotFoundError:
@@ -130,7 +130,7 @@ def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | N
     from airflow_mlops.core.data.publishing import verify
     from airflow_mlops.core.data.reading import check_columns
 
-    with _opened(store, ref, key) as file:
+    with open_snapshot(store, ref, key) as file:
         verify(store, ref, file)
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             if columns is not None:
@@ -140,7 +140,11 @@ def _read_stored(store: Store, ref: DatasetRef, key: str, columns: list[str] | N
     return table if columns is None else table.select(columns)
 
 
-def _opened_in_place(ref: DatasetRef) -> Source:
+def open_in_place(ref: DatasetRef) -> Source:
+    """Open a dataset that is read where it is.
+
+    :raises SourceChangedError: if it is no longer what the ref says.
+    """
     from airflow_mlops.core.data.reading import open_source
 
     source = open_source(ref.uri, format=ref.format)
@@ -157,7 +161,7 @@ def _opened_in_place(ref: DatasetRef) -> Source:
 def _read_in_place(ref: DatasetRef, columns: list[str] | None) -> Any:
     import pyarrow as pa
 
-    source = _opened_in_place(ref)
+    source = open_in_place(ref)
     batches = list(source.batches(columns))
     source.check_unchanged()
     wanted = source.schema if columns is None else pa.schema([source.schema.field(name) for name in columns])
@@ -176,13 +180,12 @@ def read_batches(
     _refuse_database(ref)
     ref = current(store, ref)
     if (key := store.key_of(ref.uri)) is not None and key.startswith("data/"):
-        uses.keep(store, key)
         return _stored_batches(store, ref, key, columns, rows)
     import pyarrow as pa
 
     from airflow_mlops.core.data.reading import check_columns
 
-    source = _opened_in_place(ref)
+    source = open_in_place(ref)
     if columns is not None:
         check_columns(columns, source.schema.names, source.given)
     wanted = source.schema if columns is None else pa.schema([source.schema.field(name) for name in columns])
@@ -204,7 +207,7 @@ def _stored_batches(
     from airflow_mlops.core.data.publishing import verify
     from airflow_mlops.core.data.reading import check_columns
 
-    with _opened(store, ref, key) as file:
+    with open_snapshot(store, ref, key) as file:
         verify(store, ref, file)
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             whole = parquet.schema_arrow

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_mlops.core.data.arrow_types import normal_schema
-from airflow_mlops.core.data.dataset import current
+from airflow_mlops.core.data.dataset import current, open_in_place, open_snapshot
 from airflow_mlops.core.data.timespan import Span
-from airflow_mlops.core.errors import MissingColumnError, SourceChangedError, SpecError, UnsupportedError, did_you_mean
+from airflow_mlops.core.errors import MissingColumnError, SpecError, UnsupportedError, did_you_mean
 from airflow_mlops.core.extras import require
-from airflow_mlops.core.lifecycle import uses
 from airflow_mlops.core.vocabulary import DatasetRef, Window
 
 if TYPE_CHECKING:
@@ -99,7 +98,8 @@ def open_dataset(store: Store, ref: DatasetRef, window: dict[str, Any] | None = 
     if key is not None and key.startswith("data/"):
         opened = _open_stored(store, ref, key)
     else:
-        opened = _open_in_place(store, ref)
+        source = open_in_place(ref)
+        opened = Opened(ref, source.schema, source.rows, None, None, source, store, None)
     asked = Window.of(window)
     if asked is not None:
         time = ref.roles.get("time")
@@ -122,26 +122,11 @@ def _open_stored(store: Store, ref: DatasetRef, key: str) -> Opened:
 
     from airflow_mlops.core.data.publishing import verify
 
-    uses.keep(store, key)
-    with store.open_input(key) as file:
+    with open_snapshot(store, ref, key) as file:
         verify(store, ref, file)
         with pq.ParquetFile(file, pre_buffer=False) as parquet:
             schema, rows = normal_schema(parquet.schema_arrow), parquet.metadata.num_rows
     return Opened(ref, schema, rows, None, None, None, store, key)
-
-
-def _open_in_place(store: Store, ref: DatasetRef) -> Opened:
-    from airflow_mlops.core.data.reading import open_source
-
-    source = open_source(ref.uri, format=ref.format)
-    if source.manifest_digest() != ref.digest:
-        raise SourceChangedError(
-            f"{ref.uri} is no longer what {ref.name!r} was when its ref was made: a file was written to, added or "
-            "removed. Resolve it again, or take a snapshot, which does not change",
-            uri=ref.uri,
-            digest=ref.digest,
-        )
-    return Opened(ref, source.schema, source.rows, None, None, source, store, None)
 
 
 __all__ = ["BATCH_ROWS", "Opened", "open_dataset"]

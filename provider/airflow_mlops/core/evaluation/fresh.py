@@ -60,30 +60,42 @@ def run(
         ``example`` (``own``, ``dataset`` or None), ``rows``, ``finite``, ``memory``, and of what was measured a dict
         each, with an ``error`` where that went wrong.
     """
-    result = scratch / "result.json"
     job = {
         "model": str(model), "measure": sorted(measure), "batch": batch, "calls": CALLS, "seconds": CALL_SECONDS,
-        "result": str(result),
     }  # fmt: skip
+    return {"stage": "load", **answer("airflow_mlops.core.evaluation.fresh_process", job, rows, scratch, timeout)}
+
+
+def answer(
+    module: str, job: dict[str, Any], rows: pandas.DataFrame | None, scratch: Path, timeout: float
+) -> dict[str, Any]:
+    """Run ``python -m MODULE JOB.json`` and return its result; ``{"error"}`` if it died, or took too long.
+
+    :param job: what the module knows to do; it is given ``rows``, a Parquet file or None, and ``result`` too.
+    :param timeout: seconds after which the process is killed with all that it started.
+    :param scratch: an empty folder for the job's files, which is also the working directory.
+    """
+    result = scratch / "result.json"
+    job = {**job, "rows": None, "result": str(result)}
     if rows is not None:
         rows.to_parquet(scratch / "rows.parquet")
         job["rows"] = str(scratch / "rows.parquet")
     (scratch / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with open(scratch / "output.txt", "wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "airflow_mlops.core.evaluation.fresh_process", str(scratch / "job.json")],
+            [sys.executable, "-m", module, str(scratch / "job.json")],
             stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=scratch, env=environment(scratch),
             start_new_session=True,
         )  # fmt: skip
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            return {"stage": "load", "error": f"it did not answer within {timeout:g} seconds"}
+            return {"error": f"it did not answer within {timeout:g} seconds"}
         finally:
             _end(process)
     if not result.exists():
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return {"stage": "load", "error": f"the process died ({how})"}
+        return {"error": f"the process died ({how})"}
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 

@@ -11,8 +11,6 @@ import io
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,29 +35,7 @@ def run(model: Path, rows: pandas.DataFrame | None = None, timeout: float = TIME
     from airflow_mlops.core.evaluation import fresh
 
     with tempfile.TemporaryDirectory(prefix="mlops-offline-") as folder:
-        scratch = Path(folder)
-        job = {"model": str(model), "rows": None, "result": str(scratch / "result.json")}
-        if rows is not None:
-            rows.to_parquet(scratch / "rows.parquet")
-            job["rows"] = str(scratch / "rows.parquet")
-        (scratch / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        with open(scratch / "output", "wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "airflow_mlops.core.serving.offline", str(scratch / "job.json")],
-                stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=scratch, env=fresh.environment(scratch),
-                start_new_session=True,
-            )  # fmt: skip
-            try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                return {"error": f"the model did not predict within {timeout:g} seconds"}
-            finally:
-                fresh._end(process)
-        if not (scratch / "result.json").exists():
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return {"error": f"the process that predicts died ({how})"}
-        found: dict[str, Any] = json.loads((scratch / "result.json").read_text(encoding="utf-8"))
-        return found
+        return fresh.answer("airflow_mlops.core.serving.offline", {"model": str(model)}, rows, Path(folder), timeout)
 
 
 def main(file: str) -> None:
