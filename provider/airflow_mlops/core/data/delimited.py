@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ NULL_TOKENS = (
 
 #: Bytes that are parsed at a time; a single row must fit.
 BLOCK = 4 << 20
+
+log = logging.getLogger("airflow_mlops")
 
 #: What else people separate values by.
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -60,6 +63,7 @@ def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow
     names: list[str] = []
     alive: dict[str, set[str]] = {}
     seen: set[str] = set()
+    padded: set[str] = set()
     rows = 0
     for path in paths:
         with guard(path):
@@ -71,6 +75,8 @@ def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow
             for batch in _text(path, found):
                 rows += batch.num_rows
                 for name, column in zip(found, batch.columns, strict=True):
+                    if name not in seen and "int64" in alive[name] and _is_padded(column):
+                        padded.add(name)
                     if alive[name] or name not in seen:
                         _strike(column, alive[name], candidates, name, seen)
     fields = []
@@ -82,7 +88,19 @@ def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow
         else:
             kind = next((candidates[c] for c in candidates if c in alive[name]), pa.string())
         fields.append(pa.field(name, kind))
+    if lost := [repr(field.name) for field in fields if field.name in padded and pa.types.is_integer(field.type)]:
+        log.warning(
+            "%s: numbers in %s begin with zeros, which whole numbers lose; if they are codes, such as of places, say so "
+            "by schema={%s: 'string'}", paths[0], ", ".join(lost), lost[0],
+        )  # fmt: skip
     return pa.schema(fields), rows
+
+
+def _is_padded(column: Any) -> bool:
+    """Return whether some of the texts are whole numbers that begin with zeros, as codes do."""
+    import pyarrow.compute as pc
+
+    return bool(pc.any(pc.match_substring_regex(column, r"^\s*0\d+\s*$")).as_py())
 
 
 def _strike(column: Any, alive: set[str], candidates: dict[str, Any], name: str, seen: set[str]) -> None:

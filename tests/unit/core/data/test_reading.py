@@ -353,6 +353,19 @@ def test_a_csv_row_with_too_few_fields_is_named_without_its_values(tmp_path: Pat
     assert "secret" not in str(error.value)
 
 
+def test_zeros_that_a_code_begins_with_are_not_lost_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert csv(tmp_path, "zip,n,word\n00123,10,01a\n99999,0,x\n").schema.types[:2] == [pa.int64(), pa.int64()]
+    (told,) = caplog.messages
+    assert "numbers in 'zip' begin with zeros" in told
+    assert "schema={'zip': 'string'}" in told
+    caplog.clear()
+    source = open_source(str(tmp_path / "x.csv"), types={"zip": "string"})
+    assert source.schema.field("zip").type == pa.string()
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
