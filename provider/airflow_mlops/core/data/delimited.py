@@ -90,8 +90,8 @@ def survey(paths: list[str], given: dict[str, Any], guard: Any) -> tuple[pyarrow
         fields.append(pa.field(name, kind))
     if lost := [repr(field.name) for field in fields if field.name in padded and pa.types.is_integer(field.type)]:
         log.warning(
-            "%s: numbers in %s begin with zeros, which whole numbers lose; if they are codes, such as of places, say so "
-            "by schema={%s: 'string'}", paths[0], ", ".join(lost), lost[0],
+            "%s: numbers in %s begin with zeros, which whole numbers lose; if they are codes, such as of places, "
+            "say so by schema={%s: 'string'}", paths[0], ", ".join(lost), lost[0],
         )  # fmt: skip
     return pa.schema(fields), rows
 
