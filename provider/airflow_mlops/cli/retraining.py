@@ -119,15 +119,19 @@ def _again(decisions: Decisions, seq: int) -> dict[str, Any]:
 
 
 def _otherwise(decisions: Decisions, numbers: list[int], policy: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what another policy would have decided, from the first decision on, each with its own memory."""
+    """Return what another policy would have decided, from the first decision on.
+
+    Decisions that a cleared task took back are left out: nothing was built upon them.
+    """
     memories: dict[int, Memory] = {0: Memory()}
+    bases: dict[int, int] = {}
     rows = []
     for seq in numbers:
         found = decisions.read(seq)
         base = memories[found["base"]]
         decision, after = decided(found, base, policy)
         # The next one begins with this memory, or with that which this one began with.
-        memories = {found["base"]: base, seq: after}
+        memories, bases[seq] = {found["base"]: base, seq: after}, found["base"]
         rows.append(
             {
                 "number": seq,
@@ -137,7 +141,11 @@ def _otherwise(decisions: Decisions, numbers: list[int], policy: dict[str, Any])
                 "reason": decision.reason,
             }
         )
-    return rows
+    standing, seq = set(), numbers[-1]
+    while seq:
+        standing.add(seq)
+        seq = bases[seq]
+    return [row for row in rows if row["number"] in standing]
 
 
 def _retrainings(rows: list[dict[str, Any]]) -> int:

@@ -62,6 +62,20 @@ def test_another_policy_can_be_tried_on_the_past(decisions: Decisions, airflow: 
         assert "3 retrainings instead of 1" in airflow.errors
 
 
+def test_what_a_cleared_task_took_back_is_not_counted_twice(
+    decisions: Decisions, context: StepContext, airflow: Any
+) -> None:
+    for more in ({}, {"id": "other"}):
+        told = {"kind": "new_rows", "id": "4", "new": {"rows": 60}, **more}
+        cleared = dataclasses.replace(context, key="d/4/t/-1", run={"run_id": "run 4"})
+        decide_retraining(cleared, name="churn", reports=[told], policy={"new_rows": 100}, clock="2026-01-04")
+    assert decisions.numbers() == [1, 2, 3, 4, 5]
+    code, out = airflow("decide", "churn", "--policy", '{"new_rows": 100}', "--output", "json")
+    found = [(row["number"], row["action"], row["would_be"]) for row in json.loads(out)]
+    assert found == [(n, action, action) for n, action in zip((1, 2, 3, 5), ("wait", "retrain") * 2, strict=True)]
+    assert (code, "2 retrainings instead of 2" in airflow.errors) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
