@@ -121,7 +121,7 @@ def _blocks(
 
     if time is None:
         blocks = min(MAX_BLOCKS, rows // learn.MIN_ROWS)
-        _enough(blocks, f"{rows} rows")
+        _enough(blocks, f"{rows} rows", None)
 
         def by_row() -> Callable[[Any], Array]:
             seen = 0
@@ -144,7 +144,7 @@ def _blocks(
         seconds = length.total_seconds()
         # What is left over at the end, when it is less than half a block, belongs to the last one.
         blocks = max(1, round((high - low) / seconds))
-    _enough(blocks, f"{(high - low) / 86400:.1f} days")
+    _enough(blocks, f"{(high - low) / 86400:.1f} days", None if length is None else seconds)
 
     def by_time() -> Callable[[Any], Array]:
         def block_of(batch: Any) -> Array:
@@ -170,9 +170,15 @@ def _span(batches: Batches, time: str) -> tuple[float, float]:
     return low, high
 
 
-def _enough(blocks: int, length: str) -> None:
+def _enough(blocks: int, length: str, seconds: float | None) -> None:
+    """Refuse a reference of too few blocks.
+
+    :param seconds: how long a block is: what `block` says, else the window; None where it is counted in rows.
+    """
     if blocks < learn.MIN_BLOCKS:
+        each = f"{learn.MIN_ROWS} rows or more" if seconds is None else f"{seconds / 86400:.3g} days"
+        shorter = "" if seconds is None else "shorter blocks (block='7d'), "
         raise SpecError(
             f"thresholds are learnt from {learn.MIN_BLOCKS} blocks or more, and a reference of {length} has only "
-            f"{blocks}: give a longer reference, or set thresholds yourself"
+            f"{blocks} of {each}: give a longer reference, {shorter}or thresholds='evidently'"
         )

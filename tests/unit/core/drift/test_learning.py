@@ -143,9 +143,9 @@ def test_an_outage_in_the_reference_does_not_excuse_the_next() -> None:
 
 def test_a_short_reference_is_refused() -> None:
     frame = people(np.random.default_rng(10), 3)
-    with pytest.raises(SpecError, match="has only 3: give a longer reference"):
+    with pytest.raises(SpecError, match="has only 3 of 7 days: give a longer reference, shorter blocks"):
         learn_reference(opened(frame), {"age": True}, time="seen", length=dt.timedelta(days=7), rows=len(frame))
-    with pytest.raises(SpecError, match="500 rows has only 2"):
+    with pytest.raises(SpecError, match="500 rows has only 2 of 200 rows or more: give a longer reference, or"):
         learn_reference(opened(frame[:500]), {"age": True}, rows=500)
 
 
