@@ -10,7 +10,7 @@ from airflow_mlops.core.markdown import code, plain, table, value
 from airflow_mlops.core.plain import clean
 from airflow_mlops.core.registry.evidence import Proof
 from airflow_mlops.core.registry.versions import version_record
-from airflow_mlops.core.reports import figure
+from airflow_mlops.core.reports import figure, moment
 from airflow_mlops.core.tracking import client, mlflow_errors
 from airflow_mlops.core.vocabulary import ModelRef
 
@@ -166,7 +166,9 @@ def _origin(ref: ModelRef | None) -> dict[str, Any]:
     window = training.get("window")
     found = {
         "Training data": training.get("dataset_digest"),
-        "Training window": f"{window['start']} to {window['end']}" if isinstance(window, dict) else None,
+        "Training window": f"{moment(window['start'])} to {moment(window['end'])}"
+        if isinstance(window, dict)
+        else None,
         "Training rows": training.get("rows"),
         "Code": code.get("sha") or code.get("git_sha") or code.get("bundle_version") or code.get("adopted_from"),
     }
