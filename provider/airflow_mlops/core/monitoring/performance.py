@@ -132,7 +132,11 @@ def monitor_performance(
         "version": newest["version"] if newest else None,
         "as_of": run.as_of.astimezone(dt.timezone.utc).isoformat(),
         "settled": [
-            {key: one[key] for key in ("window", "severity", "summary", "figures", "version")} for one in settled
+            {
+                **{key: one[key] for key in ("window", "severity", "summary", "figures", "version")},
+                "labelled": one["counts"]["labelled"],
+            }
+            for one in settled
         ],
         "pending": run.pending()[:MAX_PENDING],
     }

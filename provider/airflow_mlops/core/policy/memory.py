@@ -17,6 +17,8 @@ MAX_SEEN, MAX_WINDOWS, MAX_RUNS, MAX_TASKS = 2048, 64, 256, 256
 #: Reports on one window that are remembered: of several monitors, each about a subject of its own.
 MAX_SUBJECTS = 8
 SCHEMA = 1
+#: Of a report that measured fewer rows than one before it: how many that one did.
+_MOST = "most_labelled"
 #: Where a performance report says how many labelled rows it measured.
 _LABELS = ("labelled", "labels", "labelled_rows", "rows")
 
@@ -117,6 +119,7 @@ def take_in(memory: Memory, signals: Iterable[Signal], keep: int = 0) -> tuple[M
     windows = {kind: {one.place: one for one in some} for kind, some in memory.windows.items()}
     runs = {run.seq: run for run in memory.runs}
     data = dict(memory.data)
+    labelled = _labelled(one for some in memory.windows.values() for one in some)
     rows, labels, counted, duplicates = memory.rows, memory.labels, 0, 0
     for one in signals:
         known_id = one.id in seen
@@ -129,10 +132,12 @@ def take_in(memory: Memory, signals: Iterable[Signal], keep: int = 0) -> tuple[M
         counted += 1
         if one.kind in WINDOWED:
             known = windows.setdefault(one.kind, {})
+            most = max(labels_of(one), labelled.get((one.start, one.end), 0))
+            labels += most - labelled.get((one.start, one.end), 0)
+            labelled[one.start, one.end] = most
             before = known.get(one.place)
-            labels += max(0, labels_of(one) - labels_of(before))
             if before is None or one.told >= before.told:
-                known[one.place] = one
+                known[one.place] = replace(one, facts={**one.facts, _MOST: most}) if most > labels_of(one) else one
         elif one.kind == "dataset":
             name = str(one.facts.get("name"))
             new, data[name] = new_rows(data.get(name, []), one.start, one.end, one.facts["rows"])
@@ -141,11 +146,11 @@ def take_in(memory: Memory, signals: Iterable[Signal], keep: int = 0) -> tuple[M
             rows += int(one.facts["rows"])
         elif one.kind == ENDED:
             _end(runs, one)
-    most = max(MAX_WINDOWS, keep)
+    kept = max(MAX_WINDOWS, keep)
     return (
         replace(
             memory,
-            windows={kind: _latest(some.values(), most) for kind, some in windows.items()},
+            windows={kind: _latest(some.values(), kept) for kind, some in windows.items()},
             runs=tuple(sorted(runs.values(), key=lambda run: run.seq)),
             rows=rows,
             labels=labels,
@@ -169,9 +174,18 @@ def _latest(reports: Iterable[Signal], most: int) -> tuple[Signal, ...]:
     return tuple(one for some in by_window(reports)[-most:] for one in some[-MAX_SUBJECTS:])
 
 
-def labels_of(signal: Signal | None) -> int:
+def _labelled(reports: Iterable[Signal]) -> dict[tuple[dt.datetime, dt.datetime], int]:
+    """Return the most labelled rows that any report on a window told of."""
+    found: dict[tuple[dt.datetime, dt.datetime], int] = {}
+    for one in reports:
+        most = max(labels_of(one), int(one.facts.get(_MOST, 0)))
+        found[one.start, one.end] = max(most, found.get((one.start, one.end), 0))
+    return found
+
+
+def labels_of(signal: Signal) -> int:
     """Return how many labelled rows a performance report measured; 0 where it does not say."""
-    if signal is None or signal.kind != "performance":
+    if signal.kind != "performance":
         return 0
     for name in _LABELS:
         value = signal.facts["metrics"].get(name)

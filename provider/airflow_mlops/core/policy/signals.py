@@ -136,8 +136,13 @@ def _windows_of(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "id": f"{identity}|{one.get('window')}",
             "window": one.get("window"),
             "passed": one.get("severity") != "error",
-            "metrics": value.get("metrics") if newest else one.get("figures"),
+            "metrics": value.get("metrics") if newest else _measured(one),
         }
+
+
+def _measured(one: dict[str, Any]) -> dict[str, Any]:
+    figures = one.get("figures")
+    return {**(figures if isinstance(figures, dict) else {}), "labelled": one.get("labelled")}
 
 
 def _several(value: Any) -> list[Any]:

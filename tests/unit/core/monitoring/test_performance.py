@@ -196,6 +196,7 @@ def test_labels_that_never_come_are_a_warning_and_are_looked_for_again(
     labels.to_parquet(tmp_path / "labels.parquet", index=False)
     again = run(context, log, 2)
     assert [one["window"]["end"][:10] for one in again["settled"]] == ["2013-02-01", "2013-03-01"]
+    assert [one["labelled"] for one in again["settled"]] == [24 * 31, again["metrics"]["labelled"]]
     assert len(history.read(context.store, "late", kind="performance")) == 2
 
 

@@ -326,6 +326,18 @@ def test_too_few_new_rows_and_labels_stand_against_it() -> None:
     assert loop(9, more, rows(100, "a")).action == "retrain", "of a window measured again only the new labels count"
 
 
+def test_the_labels_of_a_window_count_once_whoever_measures_it_and_however_often() -> None:
+    loop = Loop(performance={"windows": [1, 1]}, min_new_labels=1000)
+
+    def report(at: int, labelled: int, subject: str) -> dict[str, Any]:
+        return performance(7, subject=subject, created_at=day(at), metrics={"labelled": labelled})
+
+    for at, labelled, counted in ((8, 100, 100), (9, 50, 100), (10, 100, 100), (11, 120, 120)):
+        state = loop(at, report(at, labelled, "churn"), report(at, labelled - 1, "churn-small")).state
+        assert state
+        assert state["new_labels"] == counted
+
+
 def test_the_forced_schedule_needs_no_signal_and_no_new_rows() -> None:
     loop = Loop(max_age="30d", min_new_rows=1000)
     assert [at for at in range(100) if loop(at).action == "retrain"] == [30, 60, 90]
@@ -438,13 +450,16 @@ def test_numbers_may_be_text_as_a_template_renders_them() -> None:
 def test_each_window_that_a_monitor_settled_counts_and_one_that_waits_does_not() -> None:
     loop = Loop(**DROP)
     report = performance(14, 0.7)
-    first = {"window": performance(7)["window"], "severity": "error", "figures": {"roc_auc": 0.7}}
-    second = {"window": report["window"], "severity": "error", "figures": {"roc_auc": 0.7}}
+    first = {"window": performance(7)["window"], "severity": "error", "figures": {"roc_auc": 0.7}, "labelled": 40}
+    second = {"window": report["window"], "severity": "error", "figures": {"roc_auc": 0.7}, "labelled": 60}
+    report["metrics"]["labelled"] = 60
     waiting = {**performance(21, None), "settled": [], "estimated": True}
     signals, passed_over = signals_of(waiting, START)
     assert (signals, len(passed_over)) == ([], 1)
     found = loop(14, {**report, "settled": [first, second]})
     assert (found.action, found.counted) == ("retrain", 2)
+    assert found.state
+    assert found.state["new_labels"] == 100, "of both windows"
 
 
 def _random_policy(draw: random.Random) -> dict[str, Any]:
