@@ -80,7 +80,7 @@ def reproduce(args: argparse.Namespace) -> None:
         sys.path[:] = before
     if args.output in ("json", "yaml"):
         show([report], args.output)
-    else:
+    elif report["differences"]:  # of none Airflow would say that no data was found
         show([{**one, "fails": "yes" if one["fails"] else "no"} for one in report["differences"]], args.output)
     if not report["passed"]:
         raise SystemExit(report["summary"])

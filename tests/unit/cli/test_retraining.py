@@ -114,13 +114,17 @@ def test_a_version_is_trained_again_here_and_in_another_interpreter(
         patch.syspath_prepend(folder)
         model = train_model(context, dataset=ref, trainer="cli_trainer:train", hyperparameters={"C": 0.5})
     register_model(context, model=model, model_name="churn")
-    for more in ((), ("--python", sys.executable), ("--code", str(folder))):
+    for more in (("--python", sys.executable), ("--code", str(folder))):
         sys.modules.pop("cli_trainer", None)
         code, out = airflow("reproduce", "churn", "1", "--output", "json", *more)
         assert code == 0, code
         (report,) = json.loads(out)
         assert report["metrics"]["bit_for_bit"] is True
         assert "is reproduced" in airflow.errors
+    sys.modules.pop("cli_trainer", None)
+    code, out = airflow("reproduce", "churn", "1")
+    assert (code, out.strip()) == (0, ""), "no differences, so no table of them"
+    assert "is reproduced" in airflow.errors
     (folder / "cli_trainer.py").write_text(TRAINER.replace("C=C", "C=C / 100"))
     sys.modules.pop("cli_trainer", None)
     code, _ = airflow("reproduce", "churn", "1", "--code", str(folder))
