@@ -53,11 +53,15 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_level_runs_on_real_data_of_other_people(airflow_test: Any, flights: Path, tmp_path: Path) -> None:
     study = tmp_path / "Diabetes study.csv"
     load_diabetes(as_frame=True, scaled=False).frame.to_csv(study, index=False)
-    dags = str(airflow_test.dags)
+    dags, january = str(airflow_test.dags), str(flights / "1.parquet")
+
+    wrong = tmp_path / "late is in time.parquet"
+    pd.read_parquet(january).assign(late=lambda frame: 1 - frame["late"]).to_parquet(wrong, index=False)
 
     def test(dag: str, **conf: Any) -> tuple[str, ...]:
         return ("dags", "test", dag, "--conf", json.dumps(conf))
 
+    mistake = ("--clock", "2013-02-01", "--expected-champion", "2", "--reason", "a mistake")
     done = airflow_test.several(
         ("mlops", "init", "--level", "3", dags, "--data", str(study), "--target", "target"),
         ("mlops", "init", dags, "--data", str(flights), "--target", "late"),
@@ -67,14 +71,18 @@ def test_each_level_runs_on_real_data_of_other_people(airflow_test: Any, flights
         ("mlops", "promote", "diabetes_study", "1"),
         test("diabetes_study_level_2", green_runs=1),
         test("diabetes_study_level_3"),
-        test("flights_of_2013_level_1", max_iter=20),
+        test("flights_of_2013_level_1", data=str(wrong), max_iter=20),
         ("mlops", "promote", "flights_of_2013", "1"),
+        test("flights_of_2013_level_1", data=january, max_iter=20),
+        ("mlops", "promote", "flights_of_2013", "2"),
         test("flights_of_2013_level_3"),
         test("flights_of_2013_level_3", start="2013-02-04", end="2013-02-11"),
-        test("flights_of_2013_level_4", force=True),
+        ("mlops", "promote", "flights_of_2013", "1", *mistake),
+        test("flights_of_2013_level_4", force=True, clock="2013-02-26"),
         ("mlops", "decide", "flights_of_2013", "--output", "json"),
         ("mlops", "status", "--output", "json"),
         ("mlops", "history", "flights_of_2013", "--metric", "roc_auc", "--output", "json"),
+        ("mlops", "history", "flights_of_2013", "--output", "json"),
     )
     for code, output in done:
         assert code == 0, output[-4000:]
@@ -82,6 +90,9 @@ def test_each_level_runs_on_real_data_of_other_people(airflow_test: Any, flights
     assert "a quantity" in outputs[0]
     assert "no column of times" in outputs[0]
     assert "is a git repository now" in outputs[0]
+    tracked = subprocess.run(["git", "-C", dags, "ls-files"], capture_output=True, text=True, check=True).stdout.split()
+    assert ".gitignore" in tracked
+    assert not any("__pycache__" in name for name in tracked)
     assert "'flight_id' identifies a row" in outputs[1]
     assert "'scheduled_departure' says when a row is of: periods of 7d" in outputs[1]
     assert "tested on the latest 16 days" in outputs[1]
@@ -89,17 +100,24 @@ def test_each_level_runs_on_real_data_of_other_people(airflow_test: Any, flights
     assert "flights_of_2013_level_4.py" in outputs[2]
     assert outputs[3].strip().endswith(("[]", "No data found"))
 
-    rows = {(row["model"], row["alias"]): row for row in listed(outputs[-2])}
+    rows = {(row["model"], row["alias"]): row for row in listed(outputs[-3])}
     assert rows["diabetes_study", "champion"]["version"] == 2, "the commit that init made was released"
     assert rows["diabetes_study", "staging"]["version"] == 2
-    assert [one["action"] for one in listed(outputs[-3])] == ["retrain"]
-    assert "registered models:/" in outputs[12]
-    assert "as version 2 of 'flights_of_2013'" in outputs[12], "a challenger, whether or not it won"
-    assert {row["health"] for row in rows.values()} <= {"ok", "warning"}
-    weeks = {point["start"][:10]: point["value"] for point in listed(outputs[-1])}
+    assert [one["action"] for one in listed(outputs[-4])] == ["retrain"]
+    assert "as version 3 of 'flights_of_2013'" in outputs[15], "a challenger, whether or not it won"
+    moves = [row for row in listed(outputs[-1]) if row["action"] != "refused"]
+    assert [(row["action"], row["version"]) for row in moves][:4] == [
+        *(("promote", version) for version in (1, 2, 1)),
+        ("rollback", 2),
+    ], "the mistake went back by itself"
+    assert "Version 1 did worse than version 2 on the same rows" in moves[3]["reason"]
+    assert {row["health"] for row in rows.values()} <= {"ok", "warning", None}, "of a new release there is no window"
+    weeks = {point["start"][:10]: point["value"] for point in listed(outputs[-2])}
     assert sorted(weeks) == ["2013-02-04", "2013-02-18"], "the newest whole week, and the one that was asked for"
     assert 0.5 < weeks["2013-02-18"] < 0.75
 
+    project = airflow_test.dags / "flights_of_2013" / "project.py"
+    project.write_text(project.read_text().replace("SERVER = None", 'SERVER = "flights"'))
     for file in airflow_test.dags.glob("*_level_*.py"):
         assert len(file.read_text().splitlines()) < MOST_LINES[int(file.stem[-1])], file
     assert "8 passed" in projects_tests(airflow_test, "diabetes_study", "flights_of_2013")

@@ -229,6 +229,8 @@ def _values(project: str, data: Data, place: Place) -> dict[str, Any]:
         "split": data.split,
         "compares": data.compares,
         "window": data.window,
+        "probation": data.probation[0],
+        "looks": data.probation[1],
         "first": data.first,
         "preset": PRESETS[data.window] if data.window else "@daily",
         "thresholds": "learn" if data.learns else "evidently",

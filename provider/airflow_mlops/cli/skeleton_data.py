@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ MIN_PERIODS = 6
 MIN_TEST_DAYS = 16
 #: The same in rows, where there is no time.
 MIN_TEST_ROWS = 110
+#: Days that a release is on probation, or two periods if these are longer.
+PROBATION = 60
 #: Rows that a period needs for thresholds to be learnt.
 MIN_ROWS = 200
 
@@ -97,6 +100,18 @@ class Data:
         if self.days is None:
             return self.rows * 0.3 >= MIN_TEST_ROWS
         return self.days * 0.4 >= MIN_TEST_DAYS
+
+    @property
+    def probation(self) -> tuple[int, int]:
+        """How many days a release is on probation, and how often labels come meanwhile.
+
+        More often than each day tells nothing new.
+        """
+        if self.window is None:
+            return PROBATION, 1
+        period = max(parse_duration(self.window) / dt.timedelta(days=1), 1.0)
+        length = max(PROBATION, math.ceil(2 * period))
+        return length, math.ceil(length / period)
 
     def said(self) -> list[str]:
         """Return what was taken for granted, a line each, for the user to contradict."""

@@ -10,6 +10,18 @@ from pathlib import Path
 
 from airflow_mlops.core.errors import MissingExtraError
 
+#: What does not belong into a repository that is made here: what Python and its tools leave, and secrets.
+IGNORED = """__pycache__/
+*.py[cod]
+.pytest_cache/
+.mypy_cache/
+.ruff_cache/
+.ipynb_checkpoints/
+.venv/
+.env
+mlruns/
+"""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -53,8 +65,11 @@ def commit(place: Place, files: list[Path], project: str) -> str:
             f"git -C {place.repository} add {names} && git -C {place.repository} commit"
         )
     top = Path(place.repository)
+    ignored = top / ".gitignore"
+    if not ignored.exists():
+        ignored.write_text(IGNORED, encoding="utf-8")
     _run(top, "init", "--quiet", "--initial-branch", place.ref)
-    _run(top, "add", "--", *(os.path.relpath(file.absolute(), top) for file in files))
+    _run(top, "add", "--", *(os.path.relpath(file.absolute(), top) for file in (*files, ignored)))
     who = [] if _git(top, "config", "user.email") else ["-c", "user.name=airflow", "-c", "user.email=airflow@localhost"]
     _run(top, *who, "commit", "--quiet", "--message", f"Begin the model {project}")
     return f"Level 2 watches {place.ref} of {top}, which is a git repository now, with these files in its first commit"
