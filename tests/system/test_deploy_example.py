@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +18,8 @@ from airflow_mlops.core.registry.register import register_model
 from airflow_mlops.core.steps import StepContext
 from airflow_mlops.core.store import LocalStore
 from airflow_mlops.core.tracking import sqlite_uri
-from servers.docker_steps import wait_for
 from servers.models import log_model
-from servers.s3 import free_port
+from servers.serve_command import served
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "deploy_model.py"
 SERVICE = EXAMPLE.with_name("monitor_service.py")
@@ -41,22 +38,8 @@ def home(airflow_test: Any, migrated_database: Path) -> StepContext:
 @pytest.fixture
 def port(airflow_test: Any, home: StepContext) -> Iterator[int]:
     """A gateway's port, with ``airflow mlops serve`` behind it."""
-    port = free_port()
-    log = airflow_test.home / "serve.log"
-    with open(log, "wb") as output:
-        process = subprocess.Popen(
-            ["airflow", "mlops", "serve", "--port", str(port)],
-            env=airflow_test.environment,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_for(lambda: process.poll() is not None or "Model servers are at" in log.read_text())
-        assert process.poll() is None, log.read_text()
+    with served(airflow_test) as port:
         yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(90) == 0, log.read_text()
 
 
 def test_a_version_is_deployed_and_then_the_next(

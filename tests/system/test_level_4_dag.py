@@ -9,13 +9,27 @@ from typing import Any
 
 import pytest
 
+from servers.serve_command import served
+
 ROOT = Path(__file__).resolve().parents[2]
+WHY = "Retrain, because it was asked for."
+#: What makes a model fail where it is served, and nowhere else, as a file of another machine would.
+NOT_SERVED = (
+    "    frame = raw.copy()\n",
+    """    import sys
+
+    if sys.argv[0].endswith("serving/server.py"):
+        raise FileNotFoundError("routes.csv")
+    frame = raw.copy()
+""",
+)
 
 
 def test_the_file_is_short_enough_to_be_read() -> None:
     assert len((ROOT / "dags" / "mlops_level_4.py").read_text().splitlines()) < 180
 
 
+@pytest.mark.timeout(1200)
 def test_a_better_challenger_is_released_and_a_worse_one_is_kept_with_the_reason(
     airflow_test: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +57,20 @@ def test_a_better_challenger_is_released_and_a_worse_one_is_kept_with_the_reason
     assert promoted.returncode == 0, promoted.stdout
     # March to July have come since; the labels of July have not.
     land("2013-03-01", "2013-08-01", str(airflow_test.home / "flights"))
+
+    # The first challenger wins, but does not answer where it is served: its release is stopped with the reason.
+    features = airflow_test.dags / "flights" / "features.py"
+    good = features.read_text()
+    features.write_text(good.replace(*NOT_SERVED))
+    monkeypatch.setenv("MLOPS_SERVER", "flights")
+    monkeypatch.setenv("MLOPS_P95_MS", "60000")
+    with served(airflow_test):
+        stopped = run("mlops_level_4", clock="2013-08-01", force=True)
+    said = [line for line in stopped.splitlines() if "promote" in line or "deploy" in line]
+    assert "flights_late version 2 is not promoted: the deployment did not pass: " in stopped, said
+    monkeypatch.delenv("MLOPS_SERVER")
+    features.write_text(good)
+
     won = run("mlops_level_4", clock="2013-08-01", force=True)
     assert "Hyperparameters of flights_late@champion (version 1): {'max_iter': 20}" in won
     lost = run("mlops_level_4", clock="2013-08-02", force=True, hyperparameters={"max_iter": 1})
@@ -51,9 +79,11 @@ def test_a_better_challenger_is_released_and_a_worse_one_is_kept_with_the_reason
 
     ledger = told("history", "flights_late")
     told_of = [(entry["action"], str(entry["version"])) for entry in ledger]
-    assert told_of == [("promote", "1"), ("promote", "2"), ("refused", "3")]
-    assert ledger[1]["reason"] == "Retrain, because it was asked for."
-    kept = json.loads((airflow_test.home / "mlops/store/versions/flights_late/3.json").read_text())
+    assert told_of == [("promote", "1"), ("canary", "2"), ("refused", "2"), ("promote", "3"), ("refused", "4")]
+    assert ledger[2]["reason"].startswith(f"{WHY} Not promoted: the deployment did not pass: ")
+    assert ledger[2]["evidence"] == "model_test passed, deployment failed"
+    assert ledger[3]["reason"] == WHY
+    kept = json.loads((airflow_test.home / "mlops/store/versions/flights_late/4.json").read_text())
     assert "roc_auc" in kept["refused"], "what lost is kept, with the reason"
     decisions = told("decide", "flights_late")
-    assert [one["action"] for one in decisions] == ["retrain", "retrain", "wait"]
+    assert [one["action"] for one in decisions] == ["retrain", "retrain", "retrain", "wait"]
