@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from airflow_mlops.core import faults
-from airflow_mlops.core.serving import reconcile
+from airflow_mlops.core.serving import counters, reconcile
 from airflow_mlops.core.serving.fleet import Fleet, Instance, identity
 from airflow_mlops.core.serving.gateway import Gateway, Settings
 from airflow_mlops.core.serving.measure import Figures
+from airflow_mlops.core.serving.places import Place
 from airflow_mlops.core.serving.processes import GatewayProcess
 from airflow_mlops.core.serving.reconcile import Reconciler
 from airflow_mlops.core.serving.state import Deployment, ServerState
@@ -231,6 +232,21 @@ class World:
             return answer.status, json.loads(body)["predictions"][0] if answer.status == 200 else body
         finally:
             connection.close()
+
+    def ask_all(self, count: int) -> list[tuple[int, Any]]:
+        """Send so many requests, and wait until gateway and server have counted them: they do so after the answer."""
+        place = Place(gateway=str(self.gateway.folder))
+
+        def counted() -> list[int]:
+            sources = counters.of_server(self.context.store, "flights", place)["sources"]
+            return [sum(one["requests"] for one in sources if one["role"] == role) for role in ("gateway", "server")]
+
+        wanted = [before + count for before in counted()]
+        answers, end = [self.ask() for _ in range(count)], time.monotonic() + 60
+        while counted() != wanted:
+            assert time.monotonic() < end, (counted(), wanted)
+            time.sleep(0.01)
+        return answers
 
     def load(self, **more: Any) -> Load:
         """Requests without a pause."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def test_a_mistake_goes_back_and_a_challenger_that_loses_stays(
     store, uri, run = LocalStore(home / "store"), sqlite_uri(home / "mlflow.db"), {"dag_id": "first"}
     context = StepContext(store=store, tracking_uri=uri, key="first", run=run)
     monkeypatch.syspath_prepend(str(airflow_test.dags))
+    for name in ("shop", "shop.model"):  # other tests have a shop, too
+        monkeypatch.delitem(sys.modules, name, raising=False)
     spec = {"store": store.uri, "tracking_uri": uri, "run": run}
     window = {"start": "2026-02-01", "end": "2026-04-01"}
     args = {"source": data, "name": "orders", "roles": ROLES, "window": window}

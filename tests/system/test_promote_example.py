@@ -71,5 +71,5 @@ def test_the_better_model_serves(airflow_test: Any, customers: pd.DataFrame, mig
     assert (row["alias"], row["version"], row["latest_version"], row["state"]) == ("champion", 1, 1, "ok")
     again = airflow_test.cli("mlops", "promote", "churn", "1", "--reason", "once more")
     assert again.returncode == 1
-    assert "ConflictError: 'champion' of 'churn' is version 1 now" in again.stdout
+    assert "ConflictError: 'champion' of 'churn' is version 1 already since entry 1" in again.stdout
     assert "Traceback" not in again.stdout

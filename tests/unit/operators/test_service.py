@@ -62,8 +62,7 @@ def test_servers_of_this_machine_are_found_by_the_record_of_who_serves(
     operator = MonitorServiceOperator(task_id="served", server="flights", thresholds={"requests": 3}, outlet=outlet)
     operator.execute(task("first"))
     assert gauges == {"mlops.flights.service.severity": 0}
-    for _ in range(5):
-        world.ask()
+    world.ask_all(5)
     given = task("second")
     report = operator.execute(given)
     json.dumps(report, allow_nan=False)

@@ -106,6 +106,7 @@ def evaluate_model(
     given = {"columns": mapping(columns, "columns"), "roles": mapping(roles, "roles"), "target": target or None}
     ref: ModelRef | None = None
     rival: Champion | None = None
+    kind = "Model test"
     with context.store.staging() as scratch:
         if predictions:
             if champion:
@@ -120,6 +121,7 @@ def evaluate_model(
             times = probation.times(context, copy.ref, specs or [], champion or str(model), clock, data.roles)
             evidence = _evidence(context, copy, data, frame, wanted, scratch, seen=options is not None, times=times)
             evidence.champion, evidence.release = rival, times.release
+            kind = "Probation" if times.only and times.release else kind
             if times.release and not times.release.settled:
                 evidence.newest = answers.newest(frame, data.roles, times.release)
             evidence.rivals = rivals.others(context, specs or [], champion, times.release)
@@ -154,8 +156,7 @@ def evaluate_model(
                 *([options] if options else []),
                 *([evidence.release.to_dict()] if evidence.release else []),
             ],
-            title=f"{'Probation' if times.only and times.release else 'Model test'}: "
-            f"{name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
+            title=f"{kind}: {name or tested.name or (f'a challenger of {rival.alias}' if rival else tested.uri)}",
         ),
         "on": on,
         "champion": rival.alias if rival else None,
