@@ -62,7 +62,7 @@ def test_each_error_has_an_entry() -> None:
 
 
 def test_messages_lead_to_entries_that_are_there(tmp_path: Path) -> None:
-    from airflow_mlops.core.alerts.message import RUNBOOK as PAGE
+    from airflow_mlops.core.alerts.rules import RUNBOOK as PAGE
     from airflow_mlops.core.errors import GateFailedError, SpecError
     from airflow_mlops.exceptions import MlopsUnavailable, translate
     from airflow_mlops.notifications.gate import compose

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import BaseNotifier, redact
 
 from airflow_mlops.backend import runbook
-from airflow_mlops.core.alerts.message import RUNBOOK
+from airflow_mlops.core.alerts.rules import runbook_entry
 from airflow_mlops.core.tracking import strip_credentials
 from airflow_mlops.exceptions import MlopsFailed, MlopsGateFailed, MlopsSuperseded, MlopsUnavailable
 
@@ -98,7 +98,7 @@ def compose(context: Mapping[str, Any]) -> str:
         lines.append(f"Log: {log_url}")
     lines.append(f"What to do: {next((text for kind, text in ADVICE if isinstance(error, kind)), OTHER_ADVICE)}")
     if isinstance(error, (MlopsFailed, MlopsUnavailable)):
-        lines.append(f"Runbook: {runbook() or RUNBOOK}#{_entry(error)}")
+        lines.append(f"Runbook: {runbook_entry(_entry(error), runbook())}")
     return "\n".join(lines)
 
 

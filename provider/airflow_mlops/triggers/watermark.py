@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from airflow_mlops.core import digests
-from airflow_mlops.core.errors import MlopsError, NotFoundError
+from airflow_mlops.core.errors import MlopsError
 from airflow_mlops.core.vocabulary import SCHEMA
 
 log = logging.getLogger("airflow_mlops.task")
@@ -83,10 +83,7 @@ class StoredState:
         await self._do(lambda store: store.put_json(self.key, {**self._read(store), name: value}))
 
     def _read(self, store: Any) -> dict[str, Any]:
-        try:
-            return dict(store.get_json(self.key))
-        except NotFoundError:
-            return {"schema": SCHEMA, "kind": "watermark"}
+        return store.find_json(self.key) or {"schema": SCHEMA, "kind": "watermark"}
 
     @staticmethod
     async def _do(what: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_mlops.core.alerts.delivery import event_id, incident_id
 from airflow_mlops.core.alerts.incidents import RESOLVED
-from airflow_mlops.core.alerts.rules import ADVICE, OTHER_ADVICE, TITLES
+from airflow_mlops.core.alerts.rules import ADVICE, OTHER_ADVICE, TITLES, runbook_entry
 from airflow_mlops.core.vocabulary import SCHEMA
 
 #: Failures that a message names; the report has all.
@@ -17,9 +17,6 @@ MOST_NAMES = 8
 HEADER, SECTION = 150, 2900
 #: Items that a digest spells out.
 MOST_ITEMS = 40
-
-#: Where the docs have the runbook, where nobody said where they are to be read.
-RUNBOOK = "operations/runbook.html"
 
 COLOURS = {"ok": "#1a7f4b", "warning": "#a15c00", "error": "#b3261e"}
 
@@ -128,7 +125,7 @@ def entry_of(event: dict[str, Any], runbook: str = "") -> str | None:
     """
     if event["event"] == RESOLVED or not (runbook or event["topic"] in TITLES):
         return None
-    return f"{runbook or RUNBOOK}#{event['topic']}"
+    return runbook_entry(event["topic"], runbook)
 
 
 def _abouts(items: list[dict[str, Any]]) -> str:

@@ -13,6 +13,8 @@ Channel = Literal["alert", "digest"]
 
 #: The worse, the higher.
 RANK: dict[str, int] = {"ok": 0, "warning": 1, "error": 2}
+#: Where the docs have the runbook, where nobody said where they are to be read.
+RUNBOOK = "operations/runbook.html"
 #: Names of failures that an incident carries.
 MAX_NAMES = 30
 
@@ -202,3 +204,11 @@ def about_of(report: dict[str, Any], default: str) -> str:
         return default
     # The next version that does well ends the incident of the last.
     return re.sub(r":\d+$", "", subject.removeprefix("models:/")).strip()
+
+
+def runbook_entry(name: str, page: str = "") -> str:
+    """Return where an entry of the runbook is.
+
+    :param page: address of the runbook's page; empty: its place in the docs.
+    """
+    return f"{page or RUNBOOK}#{name}"
